@@ -1,0 +1,346 @@
+"""What a user writes in script.py and rules.py: rule, plan, step, source, each, find, glob, group.
+
+While a rule file is loaded, a Loading collects what these calls declare; anywhere else (in a step, in a REPL) they do
+nothing, so that a script's functions can be imported like those of any module.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+from labmake.engine import plan as planning
+from labmake.engine.patterns import wildcards
+from labmake.errors import Misuse, RuleError, Where
+from labmake.layout import expand
+from labmake.model import FORMAT, Each, Find, Glob, Recipe, Rule, Spec, Step, canonical, digest_of
+from labmake.recipes import check_recipe, parameters
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+OPTIONS = {
+    "memory": "an amount such as 2G",
+    "cpus": "a number",
+    "gpus": "a number",
+    "time": "a duration such as 90s, 30m or 2h",
+    "code": "a list of files",
+    "environment": '"all" or "none"',
+    "secrets": "a list of variables' names",
+    "wrap": "a command",
+    "default": "True or False",
+    "description": "a text",
+}
+"""The reserved words beside `run`, with what they take."""
+
+LATER = frozenset(
+    "gpu_memory disk tokens memory_max retries executor batch checkpoint cache temp compare".split()
+)
+"""Words that are reserved so that no rule uses them as names, and that this version does not offer."""
+
+
+@dataclass
+class Loading:
+    """What one rule file has declared so far."""
+
+    experiment: str
+    file: str
+    rules: list[Rule] = field(default_factory=list)
+    groups: dict[str, tuple[list[str], Where]] = field(default_factory=dict)
+
+
+loading: Loading | None = None
+"""The rule file that is being loaded, if any."""
+
+
+def rule(*outputs: str | Mapping[str, str], run: Recipe | None = None, **words: Any) -> Callable[[F], F]:
+    """Targets and how they are made; with `run=` a call, without it the decorator of the function that is the step.
+
+    `outputs` are patterns (`{name}` is a wildcard, a closing `/` a folder) or one dict of named ones; every other word
+    is an input, a number or truth value is a parameter, and the reserved words (OPTIONS) are options.
+    """
+    where = _caller()
+    into = loading
+
+    def add(recipe: Recipe) -> None:
+        if into is not None:
+            into.rules.append(make_rule(into, _outputs(outputs, where), recipe, words, where))
+
+    if run is not None:
+        add(_at(where, check_recipe, run))
+
+    def decorate(function: F) -> F:
+        if run is not None:
+            raise RuleError(
+                f"the rule of {function.__name__} has run= and decorates a function too",
+                [],
+                ["drop run=, or do not decorate"],
+                where,
+            )
+        add(Recipe("function", into.file if into else "", function.__name__))
+        return function
+
+    return decorate
+
+
+def plan(*outputs: str | Mapping[str, str], **options: Any) -> Callable[[F], F]:
+    """The decorator of a function that gets the wildcards it names and returns `step(…)`; it decides before it runs."""
+    where = _caller()
+    into = loading
+
+    def decorate(function: F) -> F:
+        if into is not None:
+            named = _outputs(outputs, where)
+            patterns = _targets(named, into, where)
+            _at(where, _check_options, options)
+            text = canonical(["plan", FORMAT, function.__name__, patterns])
+            into.rules.append(
+                Rule(patterns, into.experiment, where, digest_of(text.encode()), plan=function, options=options)
+            )
+        return function
+
+    return decorate
+
+
+def step(*, run: Recipe, **words: Any) -> Step:
+    """What a plan decided: the same words as `rule`, without outputs."""
+    return split_words(check_recipe(run), words)
+
+
+def source(target: str, address: str, **options: Any) -> None:
+    """Data from outside: `target` is a copy of the file or folder at `address`, pinned by its hash in hashes.txt.
+
+    `address` is a path (relative ones from the project's root), `~/…`, `file:///…`, or `package:name/path` for a file
+    that comes inside an installed Python package. A folder is written with a closing `/` on both sides.
+    """
+    where = _caller()
+    if loading is None:
+        return
+    scheme = address.partition(":")[0] if "://" in address else ""
+    if scheme not in ("", "file"):
+        raise RuleError(
+            f"source() cannot fetch {scheme}:// addresses in this version",
+            [("target", target), ("address", address)],
+            ["fetch it in a step, or give a file, a folder or package:name/path"],
+            where,
+        )
+    if target.endswith("/") != address.endswith("/"):
+        raise RuleError(
+            "a source is a file on both sides, or a folder with a closing / on both",
+            [("target", target), ("address", address)],
+            [],
+            where,
+        )
+    patterns = _targets({"out": target}, loading, where)
+    if wildcards(patterns["out"]):
+        raise RuleError("a source has no wildcards", [("target", target)], ["name one file, or a folder/"], where)
+    _at(where, _check_options, options)
+    text = canonical(["source", FORMAT, patterns, address])
+    loading.rules.append(
+        Rule(patterns, loading.experiment, where, digest_of(text.encode()), address=address, options=options)
+    )
+
+
+def each(pattern: str, /, failed: object = planning.RAISE, **over: Any) -> Each:
+    """One input per value of the wildcards: `over` maps each to a list, a file whose keys are the values, or a find.
+
+    It arrives as a dict keyed by the wildcard (several: tuples). `failed=None` goes on without the ones that failed.
+    """
+    for name in over:
+        if name not in wildcards(pattern):
+            raise RuleError(
+                f"each() gives values for {{{name}}}, which its pattern does not have",
+                [("pattern", pattern), ("values for", ", ".join(over))],
+            )
+    if not over:
+        raise RuleError("each() needs the values of a wildcard", [("pattern", pattern)], ['name="file.json"'])
+    return Each(pattern, over, failed is None)
+
+
+def find(pattern: str, /) -> Any:
+    """The files that match a pattern with wildcards, in a folder target or in the worktree.
+
+    In a plan: a dict from the wildcard's value (several: tuples) to the short path. As an input: the same as files.
+    """
+    return planning.find(pattern) if planning.in_plan() else Find(pattern)
+
+
+def glob(pattern: str, /) -> Any:
+    """The worktree's files that match a shell pattern (never generated ones, except inside folder targets), sorted."""
+    return planning.glob(pattern) if planning.in_plan() else Glob(pattern)
+
+
+def group(name: str, /, *targets: str) -> None:
+    """Targets that are asked for together, by name."""
+    where = _caller()
+    if loading is not None:
+        loading.groups[name] = ([_at(where, expand, target, loading.experiment) for target in targets], where)
+
+
+def make_rule(
+    into: Loading, named: Mapping[str, str], recipe: Recipe, words: Mapping[str, Any], where: Where
+) -> Rule:
+    """The rule that a call or decorator declares, checked. Raises RuleError with the place of the call."""
+    patterns = _targets(named, into, where)
+    decided = _at(where, split_words, recipe, words)
+    _at(where, _check_names, patterns, decided)
+    text = canonical(
+        [
+            "rule",
+            FORMAT,
+            patterns,
+            [recipe.kind, recipe.text, recipe.function, recipe.interpreter, recipe.params],
+            [[name, describe_spec(spec)] for name, spec in decided.inputs.items()],
+            decided.params,
+            {name: decided.options[name] for name in ("code", "environment", "wrap") if name in decided.options},
+        ]
+    )
+    return Rule(patterns, into.experiment, where, digest_of(text.encode()), step=decided, options=decided.options)
+
+
+def split_words(recipe: Recipe, words: Mapping[str, Any]) -> Step:
+    """The words of a rule or step as inputs, parameters and options."""
+    inputs: dict[str, Spec] = {}
+    params = dict(recipe.params)
+    options: dict[str, Any] = {}
+    rest = dict(words)
+    inputs.update(rest.pop("inputs", {}))
+    params.update(parameters(rest.pop("parameters", {})))
+    for name, value in rest.items():
+        if name in OPTIONS or name in LATER:
+            options[name] = value
+        elif isinstance(value, (bool, int, float)) or value is None:
+            params[name] = value
+        else:
+            inputs[name] = value
+    _check_options(options)
+    for name, spec in inputs.items():
+        check_spec(name, spec)
+    clash = sorted(set(inputs) & set(params))
+    if clash:
+        raise RuleError(f"{clash[0]} is an input and a parameter", [("name", clash[0])], ["rename one of them"])
+    return Step(recipe, inputs, params, options)
+
+
+def check_spec(name: str, spec: object) -> None:
+    """Raises RuleError if `spec` is nothing that an input can be."""
+    if isinstance(spec, (list, tuple)):
+        for item in spec:
+            check_spec(name, item)
+    elif isinstance(spec, dict):
+        for item in spec.values():
+            check_spec(name, item)
+    elif not isinstance(spec, (str, Each, Find, Glob)) or spec == "":
+        raise RuleError(
+            f"the input {name} is no path",
+            [("type", type(spec).__name__), ("value", repr(spec)[:200])],
+            ["an input is a path, a slice, a list or dict of them, each(…), find(…) or glob(…)"],
+        )
+
+
+def describe_spec(spec: Any) -> Any:
+    """An input as JSON, for the identity of its rule."""
+    if isinstance(spec, Each):
+        return ["each", spec.pattern, {name: describe_spec(v) for name, v in spec.over.items()}, spec.failed]
+    if isinstance(spec, Find):
+        return ["find", spec.pattern]
+    if isinstance(spec, Glob):
+        return ["glob", spec.pattern]
+    if isinstance(spec, dict):
+        return {str(name): describe_spec(item) for name, item in spec.items()}
+    if isinstance(spec, (str, int, float)):
+        return spec
+    return [describe_spec(item) for item in spec]
+
+
+def _outputs(outputs: tuple[Any, ...], where: Where) -> dict[str, str]:
+    if len(outputs) == 1 and isinstance(outputs[0], Mapping):
+        return dict(outputs[0])
+    if not outputs or not all(isinstance(output, str) and output for output in outputs):
+        raise RuleError(
+            "a rule names its outputs first",
+            [("given", repr(outputs))],
+            ['rule("data/x.csv", …), several of them, or one dict of named ones'],
+            where,
+        )
+    return {"out": outputs[0]} if len(outputs) == 1 else {f"out{i}": o for i, o in enumerate(outputs, 1)}
+
+
+def _targets(named: Mapping[str, str], into: Loading, where: Where) -> dict[str, str]:
+    """The outputs as patterns from the project's root, which must lie in generated/ and share their wildcards."""
+    patterns = {name: _at(where, expand, pattern, into.experiment) for name, pattern in named.items()}
+    first = next(iter(patterns.values()))
+    for name, pattern in patterns.items():
+        if not pattern.startswith("generated/"):
+            raise RuleError(
+                "an output lies outside of generated/",
+                [("output", named[name]), ("means", pattern)],
+                ["write a short path such as data/x.csv or outputs/x.pdf"],
+                where,
+            )
+        if set(_at(where, wildcards, pattern)) != set(_at(where, wildcards, first)):
+            raise RuleError(
+                "the outputs of a rule must have the same wildcards",
+                [("output", pattern), ("has", ", ".join(wildcards(pattern)) or "none"), ("output", first),
+                 ("has", ", ".join(wildcards(first)) or "none")],
+                [],
+                where,
+            )
+    return patterns
+
+
+def _check_names(patterns: Mapping[str, str], decided: Step) -> None:
+    """Outputs, inputs, wildcards and parameters share one namespace."""
+    seen: dict[str, str] = {}
+    kinds = [
+        ("an output", [name for name in patterns if name != "out"]),
+        ("an input", list(decided.inputs)),
+        ("a parameter", list(decided.params)),
+        ("a wildcard", wildcards(next(iter(patterns.values())))),
+    ]
+    for kind, names in kinds:
+        for name in names:
+            if name in seen:
+                raise RuleError(f"{name} is {seen[name]} and {kind}", [("name", name)], ["rename one of them"])
+            if not name.isidentifier():
+                raise RuleError(f"{name!r} is no name", [], ["a name is letters, digits and _"])
+            seen[name] = kind
+
+
+def _check_options(options: Mapping[str, Any]) -> None:
+    for name, value in options.items():
+        if name in LATER:
+            raise RuleError(
+                f"{name}= is reserved and not offered in this version",
+                [("given", repr(value))],
+                ["drop it; as the name of an input or parameter write inputs={…} or parameters={…}"],
+            )
+        if name not in OPTIONS:
+            raise RuleError(f"{name}= is no option", [("options", ", ".join(sorted(OPTIONS)))])
+        try:
+            planning.check_option(name, value)
+        except ValueError:
+            raise RuleError(
+                f"{name}= takes {OPTIONS[name]}",
+                [("given", repr(value))],
+                [f"{name} is a reserved word; an input of this name goes into inputs={{{name!r}: …}}"],
+            ) from None
+
+
+def _caller() -> Where:
+    """The line of the rule file that called into this module."""
+    frame = sys._getframe(2)
+    while frame.f_code.co_filename == __file__ and frame.f_back is not None:
+        frame = frame.f_back
+    return Where(loading.file if loading is not None else frame.f_code.co_filename, frame.f_lineno)
+
+
+def _at(where: Where, function: Callable[..., Any], *arguments: Any) -> Any:
+    """Call `function`; an error it raises is told with the place of the rule."""
+    try:
+        return function(*arguments)
+    except (RuleError, Misuse) as error:
+        if error.where is None:
+            error.where = where
+        raise

@@ -1,0 +1,1 @@
+"""Data from outside and the small pieces of files: hashes.txt, slices, sources."""

@@ -1,0 +1,1 @@
+"""Documents: Markdown whose numbers, tables and figures come from results, as PDF and HTML."""

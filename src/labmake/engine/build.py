@@ -1,0 +1,414 @@
+"""The suspending scheduler: brings keys up to date, each once, and waits for workers only when nothing else can go on.
+
+One thread decides. Every key that takes more than a look is a task: a generator that yields the keys it waits for. A
+task sleeps until all of them are answered; a Run sleeps until a worker has answered. When nothing runs and nothing can
+go on, what still waits waits for itself: a cycle.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections import deque
+from collections.abc import Callable, Generator, Iterable, Sequence
+from dataclasses import dataclass, field
+from types import FrameType
+from typing import Any, Protocol
+
+from labmake.data.slices import split_slice
+from labmake.engine.nodes import Again, Made, Run, WouldRun, fact_text, parse_fact, visit
+from labmake.engine.plan import Answer, Failed, Result, Unknown
+from labmake.engine.questions import inside_folder, of_file, question, slice_of
+from labmake.engine.rulebook import Match
+from labmake.engine.services import Options, Services
+from labmake.engine.sourcing import visit_source
+from labmake.errors import Cycle, DataChanged, LabmakeError, NoRule, StepFailed
+from labmake.executors.resources import Pool, Request
+from labmake.layout import GENERATED, experiment_of, short
+from labmake.model import Fact, Key
+
+COMMIT_EVERY = 256
+"""Facts that are written together: a killed build loses at most so many, and finds their traces."""
+
+
+class Executor(Protocol):
+    """Runs jobs elsewhere; see executors.local."""
+
+    pool: Pool
+    waiting: int
+
+    @property
+    def running(self) -> list[dict[str, Any]]: ...
+    def submit(self, job: dict[str, Any], request: Request) -> None: ...
+    def start_ready(self) -> list[dict[str, Any]]: ...
+    def wait(self, timeout: float | None) -> list[tuple[dict[str, Any], dict[str, Any]]]: ...
+    def watch(self, descriptor: int) -> None: ...
+    def drop_waiting(self) -> None: ...
+    def kill(self) -> None: ...
+    def close(self) -> None: ...
+
+
+@dataclass(eq=False)
+class Task:
+    """A key on its way to its answer."""
+
+    key: Key
+    generator: Generator[Any, Any, Any]
+    asked: tuple[Key, ...] = ()
+    waiting: int = 0
+    waiters: list[Task] = field(default_factory=list)
+    run: Run | None = None
+
+
+@dataclass
+class Outcome:
+    """What a build came to: nodes by how they came to be, and the errors where they happened."""
+
+    made: dict[str, Made] = field(default_factory=dict)
+    would: dict[str, WouldRun] = field(default_factory=dict)
+    unknown: dict[str, str] = field(default_factory=dict)
+    failed: dict[str, LabmakeError] = field(default_factory=dict)
+    """node → the error that happened there."""
+    skipped: dict[str, str] = field(default_factory=dict)
+    """node → the node or key whose failure kept it from being made."""
+    interrupted: bool = False
+
+    def count(self, how: str) -> int:
+        return sum(made.how == how for made in self.made.values())
+
+
+class Build:
+    """One build. `executor` is made when the first step has to run."""
+
+    def __init__(self, services: Services, options: Options, executor: Callable[[], Executor]) -> None:
+        self.services, self.options = services, options
+        self.outcome = Outcome()
+        self._make_executor, self._executor = executor, None
+        self._tasks: dict[Key, Task] = {}
+        self._ready: deque[tuple[Task, Any]] = deque()
+        self._running: dict[str, list[Task]] = {}
+        self._facts = services.state.facts()
+        self._pending: dict[str, str] = {}
+        self._stopping = False
+        self._signals = 0
+
+    # What a user asks for ----------------------------------------------------------------------------------------
+
+    def bring(self, keys: Iterable[Key]) -> list[Result]:
+        """Bring keys up to date; returns their results in order. Everything that succeeded is recorded."""
+        wanted = list(keys)
+        try:
+            with _Signals(self._interrupt):
+                for key in wanted:
+                    self._start(key)
+                self._loop()
+        finally:
+            self._commit()
+        unknown = Unknown("an interrupted build")
+        return [self.services.answers.get(key) or self._late_answer(key) or unknown for key in wanted]
+
+    def close(self) -> None:
+        """End the workers."""
+        if self._executor is not None:
+            self._executor.close()
+            self._executor = None
+
+    def fact(self, node: str) -> Fact | None:
+        """The recorded fact of a node."""
+        text = self._facts.get(node)
+        return parse_fact(text) if text is not None else None
+
+    @property
+    def recorded(self) -> list[str]:
+        """The nodes of which this worktree has a fact."""
+        return list(self._facts)
+
+    # Keys and tasks ----------------------------------------------------------------------------------------------
+
+    def _start(self, key: Key) -> Task | None:
+        """The task that will answer `key`, or None if it is answered already."""
+        answers = self.services.answers
+        if key in answers:
+            return None
+        task = self._tasks.get(key)
+        if task is not None:
+            return task
+        if key.startswith("?"):
+            return self._add(key, question(self.services, key))
+        if key.startswith(f"{GENERATED}/"):
+            cut = split_slice(key)
+            if cut is not None:
+                return self._add(key, slice_of(self.services, *cut))
+            return self._start_target(key)
+        cut = split_slice(key)
+        if cut is not None and not os.path.exists(self.services.absolute(key)):
+            return self._add(key, slice_of(self.services, *cut))
+        answers[key] = of_file(self.services, key)
+        return None
+
+    def _start_target(self, path: str) -> Task | None:
+        try:
+            match = self.services.rulebook.find(path)
+        except LabmakeError as error:
+            self.services.answers[path] = self._failed_here(path, error)
+            return None
+        node = f"@{match.node}"
+        if node in self.services.answers:
+            self.services.answers[path] = self._of_node(path, match)
+            return None
+        return self._tasks.get(node) or self._add(node, self._visit(match))
+
+    def _visit(self, match: Match) -> Generator[Any, Any, Any]:
+        fact = self.fact(match.node)
+        if match.rule.address:
+            return visit_source(self.services, self.options, match, fact)
+        return visit(self.services, self.options, match, fact)
+
+    def _add(self, key: Key, generator: Generator[Any, Any, Any]) -> Task:
+        task = Task(key, generator)
+        self._tasks[key] = task
+        self._ready.append((task, None))
+        return task
+
+    def _answer(self, key: Key) -> Result:
+        """The answer to a key whose task is done."""
+        found = self.services.answers.get(key)
+        return found if found is not None else self._late_answer(key) or Unknown("an interrupted build")
+
+    def _late_answer(self, key: Key) -> Result | None:
+        if not key.startswith(f"{GENERATED}/") or key in self._tasks:
+            return None
+        match = self.services.rulebook.find(key)
+        if f"@{match.node}" not in self.services.answers:
+            return None
+        answer = self.services.answers[key] = self._of_node(key, match)
+        return answer
+
+    def _of_node(self, path: str, match: Match) -> Result:
+        """The answer for a target, or for a file inside a folder target, of a node that is done."""
+        result = self.services.answers[f"@{match.node}"]
+        made = self.outcome.made.get(match.node)
+        if made is None:
+            return result
+        for output, digest in made.outputs.items():
+            if path == output or path == output.rstrip("/"):
+                return Answer(digest)
+            if output.endswith("/") and path.startswith(output):
+                return inside_folder(self.services, output, Answer(digest), path[len(output) :])
+        return result
+
+    # The loop ----------------------------------------------------------------------------------------------------
+
+    def _loop(self) -> None:
+        while True:
+            while self._ready:
+                self._step(*self._ready.popleft())
+            if len(self._pending) >= COMMIT_EVERY:
+                self._commit()
+            executor = self._executor
+            if executor is not None:
+                if not self._stopping:
+                    for job in executor.start_ready():
+                        self.services.reporter.started(job["id"], job["why"])
+                self.services.reporter.planned(executor.waiting, len(executor.running))
+                if executor.running:
+                    for job, answer in executor.wait(None):
+                        self._finish(job, answer)
+                    continue
+            if self._stopping or not self._tasks:
+                break
+            self._break_cycle()
+        if self._stopping and self._executor is not None:
+            self._executor.drop_waiting()
+
+    def _step(self, task: Task, value: Any) -> None:
+        """Let a task go on until it waits or is done."""
+        try:
+            while True:
+                wanted = task.generator.send(value)
+                if isinstance(wanted, Run):
+                    self._submit(task, wanted)
+                    return
+                if self._wait_for(task, wanted):
+                    return
+                value = [self._answer(key) for key in wanted]
+        except StopIteration as stop:
+            self._done(task, stop.value)
+        except LabmakeError as error:
+            self._done(task, self._failed_here(task.key, error))
+
+    def _wait_for(self, task: Task, keys: Sequence[Key]) -> bool:
+        """Make `task` wait for what is not answered yet; False if all is."""
+        others = {other for key in keys if (other := self._start(key)) is not None}
+        if not others:
+            return False
+        task.asked, task.waiting = tuple(keys), len(others)
+        for other in others:
+            other.waiters.append(task)
+        return True
+
+    def _done(self, task: Task, result: Any) -> None:
+        key = task.key
+        if key.startswith("@"):
+            result = self._node_done(key[1:], result)
+        self.services.answers[key] = result
+        del self._tasks[key]
+        for waiter in task.waiters:
+            waiter.waiting -= 1
+            if waiter.waiting == 0:
+                self._ready.append((waiter, [self._answer(k) for k in waiter.asked]))
+
+    def _node_done(self, node: str, result: Any) -> Result:
+        """Record what a node came to; its answer for others."""
+        if isinstance(result, Made):
+            self.outcome.made[node] = result
+            self.services.state.drop_failures([node])
+            text = fact_text(result.fact)
+            if self._facts.get(node) != text:
+                self._facts[node] = self._pending[node] = text
+            return Answer(next(iter(result.outputs.values())))
+        if isinstance(result, WouldRun):
+            self.outcome.would[node] = result
+            return Unknown(node)
+        if isinstance(result, Unknown):
+            self.outcome.unknown[node] = result.after
+            return result
+        if result.root != node:
+            self.outcome.skipped[node] = result.root
+        return Failed(result.error, result.root)
+
+    def _failed_here(self, key: Key, error: LabmakeError) -> Failed:
+        """An error that happened at this key: it is told once, and kept for `labmake failures`."""
+        node = key.removeprefix("@")
+        if node not in self.outcome.failed:
+            self.outcome.failed[node] = error
+            if key.startswith("@") and isinstance(error, StepFailed) and not self.options.dry:
+                self.services.state.put_failures({node: str(error)})
+            self.services.reporter.failed(node, error)
+        if isinstance(error, DataChanged) or self.options.fail_fast:
+            self._stopping = True
+        return Failed(error, node)
+
+    def _break_cycle(self) -> None:
+        """Nothing runs and nothing is ready: find the tasks that wait for each other, and fail one of them."""
+        task = next(iter(self._tasks.values()))
+        seen: list[Task] = []
+        while task not in seen:
+            seen.append(task)
+            task = next(other for key in task.asked if (other := self._waits_on(key)) is not None)
+        ring = [*seen[seen.index(task) :], task]
+        names = [self._shown(t.key) for t in ring if t.key.startswith("@")]
+        where = self.services.rulebook.find(next(t.key for t in ring if t.key.startswith("@"))[1:]).rule.where
+        error = Cycle(
+            "a target needs itself",
+            [("path", " → ".join(names or [self._shown(t.key) for t in ring]))],
+            ["take one of these inputs out, or give the result another name"],
+            where,
+        )
+        task.generator.close()
+        self._done(task, self._failed_here(task.key, error))
+
+    def _waits_on(self, key: Key) -> Task | None:
+        task = self._tasks.get(key)
+        if task is None and key.startswith(f"{GENERATED}/"):
+            try:
+                task = self._tasks.get(f"@{self.services.rulebook.find(key).node}")
+            except LabmakeError:
+                return None
+        return task
+
+    def _shown(self, key: Key) -> str:
+        path = key.removeprefix("@")
+        return short(path, experiment_of(path) or "") if path.startswith(GENERATED) else path
+
+    # Running steps -----------------------------------------------------------------------------------------------
+
+    def _submit(self, task: Task, run: Run) -> None:
+        if self._stopping:
+            return
+        if self._executor is None:
+            self._executor = self._make_executor()
+            self._executor.watch(_Signals.descriptor)
+        refusal = self._executor.pool.refusal(run.request)
+        if refusal is not None:
+            refusal.where = self.services.rulebook.find(task.key[1:]).rule.where
+            task.generator.close()
+            self._done(task, self._failed_here(task.key, refusal))
+            return
+        task.run = run
+        action = run.job["action"]
+        if action in self._running:
+            self._running[action].append(task)
+            return
+        self._running[action] = [task]
+        self._executor.submit({**run.job, "why": run.why}, run.request)
+
+    def _finish(self, job: dict[str, Any], answer: dict[str, Any]) -> None:
+        """A worker has answered: its task goes on; tasks with the same action look for the trace."""
+        first, *others = self._running.pop(job["action"])
+        if answer["ok"]:
+            self.services.blobs.learn([(key, kind, tuple(where)) for key, kind, where in answer["learned"]])
+            self.services.reporter.finished(job["id"], answer["seconds"], answer["left"])
+        self._ready.append((first, answer))
+        self._ready.extend((other, Again()) for other in others)
+
+    def _interrupt(self) -> None:
+        """The first signal stops starting, the second stops what runs."""
+        self._signals += 1
+        self._stopping = self.outcome.interrupted = True
+        if self._signals == 1:
+            self.services.reporter.note("interrupted: running steps are finished; again to stop them now")
+        elif self._executor is not None:
+            self._executor.kill()
+
+    def _commit(self) -> None:
+        if not self.options.dry:
+            self.services.state.put_facts(self._pending)
+            self._pending = {}
+        self.services.state.commit()
+
+    def forget(self, nodes: Iterable[str]) -> None:
+        """Drop the facts of nodes that no longer exist."""
+        gone = list(nodes)
+        for node in gone:
+            self._facts.pop(node, None)
+        self.services.state.drop_facts(gone)
+        self.services.state.commit()
+
+
+def is_missing(result: object) -> bool:
+    """Whether a result says that a target does not exist: no rule, no such file or no such key."""
+    return isinstance(result, Failed) and isinstance(result.error, NoRule)
+
+
+class _Signals:
+    """While it is entered, SIGINT and SIGTERM call `act`, and wake a select on `descriptor`."""
+
+    descriptor = -1
+    _pipe: tuple[int, int] | None = None
+
+    def __init__(self, act: Callable[[], None]) -> None:
+        self.act = act
+        self.before: dict[int, Any] = {}
+
+    def __enter__(self) -> None:
+        if _Signals._pipe is None:
+            _Signals._pipe = os.pipe()
+            for end in _Signals._pipe:
+                os.set_blocking(end, False)
+        _Signals.descriptor = _Signals._pipe[0]
+        try:
+            for number in (signal.SIGINT, signal.SIGTERM):
+                self.before[number] = signal.signal(number, self._handle)
+            signal.set_wakeup_fd(_Signals._pipe[1], warn_on_full_buffer=False)
+        except ValueError:
+            pass  # not the main thread: signals are another's business
+
+    def _handle(self, number: int, frame: FrameType | None) -> None:
+        self.act()
+
+    def __exit__(self, *_: object) -> None:
+        if self.before:
+            signal.set_wakeup_fd(-1)
+        for number, handler in self.before.items():
+            signal.signal(number, handler)

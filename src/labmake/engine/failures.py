@@ -1,0 +1,104 @@
+"""Failures of steps as three-part errors: what happened, the command, exit code and last lines, what to do."""
+
+from __future__ import annotations
+
+import os
+import signal
+from typing import Any
+
+from labmake.engine.rulebook import Match
+from labmake.engine.services import Services
+from labmake.errors import LabmakeError, StepFailed
+from labmake.layout import short
+from labmake.model import Action
+
+LAST = 12
+"""Lines of the log that are shown."""
+
+
+def step_error(
+    services: Services, match: Match, action: Action, order: dict[str, Any], answer: dict[str, Any]
+) -> LabmakeError:
+    """The error of a step that ran and did not succeed."""
+    name = short(match.node, match.experiment)
+    facts: list[tuple[str, object]] = []
+    if match.binding:
+        facts.append(("wildcards", ", ".join(f"{key}={value}" for key, value in match.binding.items())))
+    facts.append(("command", _command(action, order)))
+    why, details = answer["why"], answer["facts"]
+    what = {
+        "exit": lambda: _exit(name, details["status"], facts),
+        "time": lambda: f"{name}: the step exceeded its time ({order['seconds']:g} s) and was stopped",
+        "output": lambda: _output(name, details, facts),
+        "error": lambda: f"{name}: {answer['what']}",
+        "worker": lambda: f"{name}: the worker process that ran the step died",
+    }[why]()
+    if why in ("error", "worker"):
+        facts.extend(details.items())
+    todo = list(answer.get("todo", ()))
+    kept = answer.get("kept")
+    if kept:
+        last = _last_lines(kept + "/log")
+        if last:
+            facts.append(("last lines", last + ("" if "\n" in last else "\n")))
+        facts.append(("log", _relative(services, kept + "/log")))
+        facts.append(("folder", _relative(services, kept + "/folder")))
+        todo += _hints(last, details if why == "exit" else {})
+    return StepFailed(what, facts, todo, match.rule.where)
+
+
+def _exit(name: str, status: int, facts: list[tuple[str, object]]) -> str:
+    if status >= 0:
+        facts.append(("exit code", status))
+        return f"{name}: the step failed"
+    try:
+        word = signal.Signals(-status).name
+    except ValueError:
+        word = str(-status)
+    facts.append(("signal", word))
+    return f"{name}: the step was killed by {word}"
+
+
+def _output(name: str, details: dict[str, Any], facts: list[tuple[str, object]]) -> str:
+    facts.append(("expected", details["place"]))
+    if details["there"]:
+        facts.append(("found there", details["there"]))
+    facts.append(("wrote", ", ".join(details["wrote"]) or "nothing"))
+    return f"{name}: the step ended well and did not write {details['place']}"
+
+
+def _hints(last: str, details: dict[str, Any]) -> list[str]:
+    hints = []
+    missing = ("No such file or directory", "FileNotFoundError", "cannot open file", "cannot open the connection")
+    if details.get("status") == 127:
+        hints.append("a command was not found: install it, or name a project's script by its path")
+    elif any(text in last for text in missing) and "hint:" not in last:
+        hints.append("a step sees only what its rule names: add the file as an input, or as code=[…]")
+    if details.get("status") == -signal.SIGKILL:
+        hints.append("often the machine was out of memory: give memory= so that fewer such steps run at once")
+    return hints
+
+
+def _command(action: Action, order: dict[str, Any]) -> str:
+    recipe = action.recipe
+    if recipe.kind == "sh":
+        return str(order["command"][-1]).replace("\0scratch", "$TMPDIR")
+    if recipe.kind == "function":
+        return f"{recipe.text}:{recipe.function}"
+    return " ".join([recipe.interpreter, recipe.text]).strip()
+
+
+def _last_lines(path: str) -> str:
+    try:
+        with open(path, "rb") as file:
+            file.seek(0, os.SEEK_END)
+            file.seek(max(0, file.tell() - 16384))
+            text = file.read().decode(errors="replace")
+    except OSError:
+        return ""
+    return "\n".join(line.rstrip("\r") for line in text.rstrip().splitlines()[-LAST:])
+
+
+def _relative(services: Services, path: str) -> str:
+    relative = os.path.relpath(path, services.project.root)
+    return path if relative.startswith("../..") else relative

@@ -1,0 +1,315 @@
+"""A node's way to up to date: fact, plan, trace, run. The first that succeeds ends it.
+
+    1. the fact is fresh: same rule, every dependency unchanged since, outputs' stats unchanged
+    2. the plan, replayed, gives the same action
+    3. the store has a trace for it: outputs restored, not recomputed
+    4. run
+
+Each node is a generator: it yields the keys it waits for (and gets their results), or a Run (and gets the worker's
+answer), and returns its own result. The scheduler knows nothing of what a node does between.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Generator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from labmake.engine import inputs as asking
+from labmake.engine import outputs as places
+from labmake.engine.actions import bind, compose
+from labmake.engine.failures import step_error
+from labmake.engine.inputs import Group, NotAnswered
+from labmake.engine.jobs import check_holes, job, request
+from labmake.engine.plan import AfterRun, Answer, Context, Failed, ReadFailed, Result, Unknown, replay
+from labmake.engine.questions import code_closure, content
+from labmake.engine.rulebook import Match
+from labmake.engine.services import Options, Services
+from labmake.errors import LabmakeError
+from labmake.executors.resources import Request
+from labmake.layout import Places, short
+from labmake.model import Action, Digest, Fact, Key, Step, Trace, canonical
+from labmake.store.digest import FileChanged
+
+TRIES = 3
+"""How often a step is queued again because a source changed while it ran, before that is an error."""
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """A request to the scheduler: have a worker run this job."""
+
+    job: dict[str, Any]
+    request: Request
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class Again:
+    """The scheduler's answer to a second node with an action that has just run: look for its trace."""
+
+
+@dataclass(frozen=True, slots=True)
+class Made:
+    """A node's targets with their digests, how they came to be (fresh, restored, ran), and the fact."""
+
+    outputs: Mapping[str, Digest]
+    how: str
+    fact: Fact
+
+
+@dataclass(frozen=True, slots=True)
+class WouldRun:
+    """What `build -n` found for a node: it would run (or be restored), or that is unknown until something has run."""
+
+    how: str
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class Decided:
+    """An action with what its plan asked to get there."""
+
+    action: Action
+    groups: tuple[Group, ...]
+    options: Mapping[str, Any]
+
+
+Asking = Generator[Sequence[Key] | Run, Any, Any]
+
+
+def visit(services: Services, options: Options, match: Match, fact: Fact | None) -> Asking:
+    """Bring a node up to date; returns Made, Failed, Unknown or WouldRun."""
+    try:
+        return (yield from _visit(services, options, match, fact))
+    except NotAnswered as missing:
+        if isinstance(missing.result, Failed):
+            asking.needed_by(missing.result.error, short(match.node, match.experiment), match.rule.where)
+        return missing.result
+    except ReadFailed as read:
+        asking.needed_by(read.failed.error, short(match.node, match.experiment), match.rule.where)
+        return read.failed
+    except AfterRun as after:
+        return after.unknown
+
+
+def _visit(services: Services, options: Options, match: Match, fact: Fact | None) -> Asking:
+    forced = match.node in options.force
+    reason = "forced" if forced else "never made here" if fact is None else ""
+    if fact is not None and fact.rule != match.rule.digest:
+        reason = reason or f"its rule changed ({match.rule.where})"
+    if fact is not None and not reason:
+        changed = yield from _changed(fact)
+        if not changed:
+            made = _still_there(services, options, fact)
+            if made is not None:
+                return made
+            reason = "its outputs are gone"
+        reason = reason or changed
+    for attempt in range(TRIES):
+        decided: Decided = yield from decide(services, match)
+        services.actions[match.node] = decided.action
+        result = yield from _from_store_or_run(services, options, match, fact, decided, reason, forced and not attempt)
+        if result is not None:
+            return result
+    raise LabmakeError(
+        f"a source of {short(match.node, match.experiment)} changes while its step runs",
+        [("tries", TRIES)],
+        ["build again when nothing writes to it"],
+        match.rule.where,
+    )
+
+
+def _changed(fact: Fact) -> Generator[Sequence[Key], Sequence[Result], str]:
+    """The first dependency of a fact that is not as it was, in words; "" if all are. Asked group by group, in order."""
+    for group in fact.groups:
+        results = yield [key for key, _ in group]
+        for (key, digest), result in zip(group, results, strict=True):
+            if isinstance(result, Unknown):
+                raise NotAnswered(result)
+            if isinstance(result, Failed):
+                return f"{key} cannot be made"
+            if result.digest != digest:
+                return f"{describe(key)} changed"
+    return ""
+
+
+def describe(key: Key) -> str:
+    """A key as a person calls it."""
+    if not key.startswith("?"):
+        return key
+    word, _, rest = key[1:].partition(" ")
+    if word == "code":
+        kind, what, function, *_ = json.loads(rest)
+        return "code of its command" if kind == "sh" else f"code of {what}{':' + function if function else ''}"
+    names = {"environment": "the environment", "keys": f"the keys of {rest}", "env": f"variable {rest}", "try": rest,
+             "list": f"the listing of {rest}", "find": f"find({rest})", "glob": f"glob({rest})"}
+    return names[word]
+
+
+def _still_there(services: Services, options: Options, fact: Fact) -> Made | WouldRun | None:
+    """A fact whose dependencies are unchanged: fresh, or restored where outputs are missing; None if the store lost them."""
+    wanted = {path: placed[0] for path, placed in fact.outputs.items()}
+    missing = places.touched(services, fact)
+    if not missing:
+        return Made(wanted, "fresh", fact)
+    if options.dry:
+        for path in missing:
+            places.protect(services, path, wanted[path], fact, options.discard_edits)
+        there = all(services.blobs.has(wanted[path]) for path in missing)
+        return WouldRun("restore", "its outputs are gone") if there else None
+    placed = places.restore(services, {path: wanted[path] for path in missing}, fact, options.discard_edits)
+    if placed is None:
+        return None
+    services.reporter.restored(fact.node)
+    return Made(wanted, "restored", replace(fact, outputs={**fact.outputs, **placed}))
+
+
+def decide(services: Services, match: Match) -> Asking:
+    """The action of a node: its plan replayed until it is decided, its inputs, code and environment asked for."""
+    groups: list[Group] = []
+    step = match.rule.step
+    where = match.rule.where
+    if step is None:
+        step = yield from _plan(services, match, groups)
+    try:
+        shapes = yield from asking.shapes(step, match.binding, match.experiment, groups)
+        recipe, params = bind(step, match.binding)
+        names = [*shapes, *params, *match.binding, *match.rule.outputs, "out", "scratch"]
+        check_holes(recipe, names)
+        code_key = _code_key(step, match)
+        extra = [code_key] if step.options.get("environment") == "none" else [code_key, "?environment"]
+        keys = list(dict.fromkeys([*(item.question for shape in shapes.values() for item in shape.items), *extra]))
+        answers = dict(zip(keys, (yield from asking.ask(keys, groups)), strict=True))
+        closure = code_closure(services, code_key[6:])
+        for file in closure.files:
+            if not services.blobs.has(file.digest):
+                services.blobs.put_copy(services.absolute(file.path), file.digest)
+        places_of = Places(match.experiment)
+        if recipe.kind in ("function", "python", "script"):
+            file = services.code.find_recipe_file(recipe.text, match.experiment)
+            recipe = replace(recipe, text=places_of.place(file))
+        action = compose(
+            recipe=recipe, params=params, binding=match.binding, shapes=shapes, answers=answers,
+            outputs=match.outputs, code=tuple((f.path, f.digest, f.identity) for f in closure.files),
+            environment=answers["?environment"].digest if "?environment" in answers else "none",
+            places=places_of, keep=services.keep, wrap=step.options.get("wrap", ""),
+        )
+    except FileChanged as changed:
+        raise LabmakeError(f"a file changed while it was read: {changed}", [], ["build again"], where) from None
+    except LabmakeError as error:
+        error.where = error.where or where
+        raise
+    return Decided(action, tuple(groups), step.options)
+
+
+def _plan(services: Services, match: Match, groups: list[Group]) -> Asking:
+    context = Context(match.experiment, lambda _, answer: content(services, answer), services.known)
+    function = match.rule.plan
+    assert function is not None
+    decided, asked = yield from replay(function, match.binding, match.rule.where, context)
+    code = yield [f"?code {canonical(['plan', match.rule.where.file, '', match.experiment, [], ''])}"]
+    asked = [*asked, ((f"?code {canonical(['plan', match.rule.where.file, '', match.experiment, [], ''])}",), code)]
+    for keys, results in asked:
+        pairs = [(key, r.digest if isinstance(r, Answer) else "failed") for key, r in zip(keys, results, strict=True)]
+        groups.append(tuple(pairs))
+    step: Step = decided
+    return step
+
+
+def _code_key(step: Step, match: Match) -> Key:
+    recipe, _ = bind(step, match.binding)
+    extra = list(step.options.get("code", ()))
+    return f"?code {canonical([recipe.kind, recipe.text, recipe.function, match.experiment, extra, recipe.interpreter])}"
+
+
+def _from_store_or_run(
+    services: Services, options: Options, match: Match, fact: Fact | None, decided: Decided, reason: str, forced: bool
+) -> Asking:
+    """Restore an action's outputs, or run it; None if it has to be decided again because a source changed."""
+    action = decided.action
+    while True:
+        trace = None if forced else services.blobs.trace(action.digest)
+        if trace is not None:
+            made = _restore(services, options, match, fact, decided, trace)
+            if made is not None:
+                return made
+        for path in match.outputs.values():
+            places.protect(services, path, None, fact, options.discard_edits and not options.dry)
+        if options.dry:
+            return WouldRun("run", reason or "its action changed")
+        services.keep(action.text.encode())
+        wanted = request(decided.options)
+        order = {**job(services, match, action, decided.options.get("wrap", ""), forced), "seconds": wanted.seconds}
+        answer = yield Run(order, wanted, reason or "its action changed")
+        if isinstance(answer, Again):
+            continue
+        if answer["ok"]:
+            return _record(services, options, match, decided, answer)
+        if answer["why"] == "changed":
+            services.sources_changed([one.origin for one in action.inputs if one.origin])
+            return None
+        raise step_error(services, match, action, order, answer)
+
+
+def _restore(
+    services: Services, options: Options, match: Match, fact: Fact | None, decided: Decided, trace: Trace
+) -> Made | WouldRun | None:
+    wanted = {path: trace.outputs[name] for name, path in match.outputs.items()}
+    if not all(services.blobs.has(digest) for digest in wanted.values()):
+        return None
+    if options.dry:
+        for path, digest in wanted.items():
+            places.protect(services, path, digest, fact, False)
+        return WouldRun("restore", "made before")
+    placed = places.restore(services, wanted, fact, options.discard_edits)
+    if placed is None:
+        return None
+    how = "fresh" if fact is not None and all(fact.outputs.get(p) == v for p, v in placed.items()) else "restored"
+    if how == "restored":
+        services.reporter.restored(match.node)
+    return Made(wanted, how, _fact(match, decided, placed))
+
+
+def _record(services: Services, options: Options, match: Match, decided: Decided, answer: dict[str, Any]) -> Made:
+    """The fact of a step that ran. A target that somebody wrote meanwhile was not placed: that is an edit."""
+    placed: dict[str, places.Placed] = {}
+    for name, path in match.outputs.items():
+        digest, stats = answer["outputs"][name], answer["placed"].get(decided.action.outputs[name])
+        if stats is None:
+            places.protect(services, path, digest, None, options.discard_edits)
+            placed[path] = digest, places.put(services, path, digest)
+        else:
+            known = {k: tuple(v) for k, v in stats.items()} if isinstance(stats, dict) else tuple(stats)
+            placed[path] = digest, known
+    outputs = {path: digest for path, (digest, _) in placed.items()}
+    return Made(outputs, "ran", _fact(match, decided, placed))
+
+
+def _fact(match: Match, decided: Decided, placed: Mapping[str, places.Placed]) -> Fact:
+    return Fact(match.node, match.rule.digest, decided.groups, decided.action.digest, dict(placed))
+
+
+def fact_text(fact: Fact) -> str:
+    """A fact as the state keeps it."""
+    return json.dumps([fact.node, fact.rule, fact.groups, fact.action, fact.outputs])
+
+
+def parse_fact(text: str) -> Fact | None:
+    """The fact that fact_text wrote; None if it is not one."""
+    try:
+        node, rule, groups, action, outputs = json.loads(text)
+        return Fact(
+            node,
+            rule,
+            tuple(tuple((key, digest) for key, digest in group) for group in groups),
+            action,
+            {path: (digest, _stats(stat)) for path, (digest, stat) in outputs.items()},
+        )
+    except (ValueError, TypeError):
+        return None
+
+
+def _stats(value: Any) -> Any:
+    return {name: tuple(stat) for name, stat in value.items()} if isinstance(value, dict) else tuple(value)

@@ -1,0 +1,217 @@
+"""Outputs in the worktree: are they as recorded, may they be replaced, and putting them back from the store."""
+
+from __future__ import annotations
+
+import os
+import stat
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+from labmake.engine.services import Services
+from labmake.errors import Edited, StoreError
+from labmake.layout import experiment_of, short
+from labmake.model import Digest, Fact, Stat
+from labmake.store.digest import digest_file, is_folder, parse_manifest, plain
+from labmake.store.place import place_file, place_folder, remove_empty_parents
+
+Placed = tuple[Digest, "Stat | dict[str, Stat]"]
+
+
+def stat_of(path: str) -> Stat | None:
+    """(size, mtime_ns, inode) of a regular file; None for anything else or nothing."""
+    try:
+        found = os.lstat(path)
+    except OSError:
+        return None
+    return (found.st_size, found.st_mtime_ns, found.st_ino) if stat.S_ISREG(found.st_mode) else None
+
+
+def walk(folder: str, below: str = "") -> Iterator[str]:
+    """The relative paths of everything in a folder that is no folder."""
+    with os.scandir(os.path.join(folder, below) if below else folder) as entries:
+        for entry in entries:
+            path = f"{below}/{entry.name}" if below else entry.name
+            if entry.is_dir(follow_symlinks=False):
+                yield from walk(folder, path)
+            else:
+                yield path
+
+
+def touched(services: Services, fact: Fact) -> list[str]:
+    """The targets of a fact that are not as they were placed: missing, edited, or a folder with other files."""
+    return [path for path, placed in fact.outputs.items() if not as_placed(services.absolute(path), placed)]
+
+
+def as_placed(path: str, placed: Placed) -> bool:
+    """Whether the file or folder at `path` has the stats with which it was placed."""
+    recorded = placed[1]
+    if isinstance(recorded, dict):
+        try:
+            present = set(walk(path))
+        except OSError:
+            return False
+        return present == set(recorded) and all(
+            stat_of(os.path.join(path, name)) == tuple(known) for name, known in recorded.items() if known
+        )
+    return stat_of(path) == tuple(recorded)
+
+
+def restore(
+    services: Services, wanted: Mapping[str, Digest], fact: Fact | None, discard: bool
+) -> dict[str, Placed] | None:
+    """Put targets in their places from the store; those that are there already are adopted.
+
+    Returns what lies there, or None if the store has lost a blob. Raises Edited if a file that nobody has a copy of
+    is in the way and `discard` is false.
+    """
+    if not all(services.blobs.has(digest) for digest in wanted.values()):
+        return None
+    for path, digest in wanted.items():
+        protect(services, path, digest, fact, discard)
+    return {path: (digest, put(services, path, digest)) for path, digest in wanted.items()}
+
+
+def put(services: Services, path: str, digest: Digest) -> Stat | dict[str, Stat]:
+    """Place one file or folder, unless exactly it lies there already."""
+    place = services.absolute(path)
+    os.makedirs(os.path.dirname(place), exist_ok=True)
+    if is_folder(digest):
+        return place_folder(services.blobs, digest, place, services.aside / stamp(services) / path)
+    there = stat_of(place)
+    if there is not None and _digest(place) == digest:
+        return there
+    return place_file(services.blobs, digest, place)
+
+
+def stamp(services: Services) -> str:
+    """The name of the folder in which what is set aside now is kept."""
+    return time.strftime("%Y-%m-%d-%H%M%S", time.localtime(services.clock.now()))
+
+
+def _digest(place: str) -> Digest | None:
+    try:
+        executable = os.lstat(place).st_mode & 0o100
+        return digest_file(place) + ("*" if executable else "")
+    except OSError:
+        return None
+
+
+def protect(services: Services, path: str, digest: Digest | None, fact: Fact | None, discard: bool) -> None:
+    """Raise Edited if `path` holds something that is lost when it is replaced; with `discard`, set it aside instead.
+
+    A file may be replaced if it is as placed, or the store holds its content.
+    """
+    place = services.absolute(path)
+    if not os.path.lexists(place):
+        _check_way(services, path)
+        return
+    if fact is not None and path in fact.outputs and as_placed(place, fact.outputs[path]):
+        return
+    bad = [name for name in _unknown(services, path, digest)]
+    if not bad:
+        return
+    if discard:
+        for name in bad:
+            set_aside(services, name)
+        return
+    raise _edited(services, path, bad)
+
+
+def _unknown(services: Services, path: str, digest: Digest | None) -> Iterator[str]:
+    """The project paths of files at a target's place whose content is nowhere else."""
+    place = services.absolute(path)
+    folder = path.endswith("/")
+    if folder and os.path.isdir(place) and not os.path.islink(place):
+        ours: set[str] = set()
+        if digest is not None and services.blobs.has(digest):
+            ours = {entry.path for entry in parse_manifest(services.blobs.read(digest))}
+        for name in walk(place):
+            if name in ours and not _known(services, os.path.join(place, name)):
+                yield path + name
+    elif folder or not _known(services, place):
+        yield path.rstrip("/")
+
+
+def _known(services: Services, place: str) -> bool:
+    if stat_of(place) is None:
+        return False
+    found = _digest(place)
+    return found is not None and services.blobs.has(plain(found))
+
+
+def _check_way(services: Services, path: str) -> None:
+    """Raise Edited if a file stands where one of the target's folders has to be."""
+    parts = path.rstrip("/").split("/")
+    for count in range(1, len(parts)):
+        folder = services.absolute("/".join(parts[:count]))
+        if os.path.lexists(folder) and not os.path.isdir(folder):
+            raise Edited(
+                "a file stands where a folder is needed; it is kept",
+                [("target", path), ("file", "/".join(parts[:count]))],
+                ["move it away, then build again"],
+            )
+
+
+def _edited(services: Services, path: str, bad: list[str]) -> Edited:
+    name = short(path, experiment_of(path) or "")
+    shown = bad[:5] + ([f"and {len(bad) - 5} more"] if len(bad) > 5 else [])
+    return Edited(
+        f"{name} was edited, or was not made by labmake; it is kept",
+        [("file", "\n".join(shown) if len(shown) > 1 else shown[0])],
+        [
+            f"to keep your version, copy it to another name, then `labmake restore {name}`",
+            "to give it up: `labmake build --discard-edits` (it is set aside in the state folder)",
+        ],
+    )
+
+
+def set_aside(services: Services, path: str) -> Path:
+    """Move a file out of a target's place and keep it; returns where it is now."""
+    to = services.aside / stamp(services) / path
+    to.parent.mkdir(parents=True, exist_ok=True)
+    number = 1
+    while os.path.lexists(to):
+        to = to.with_name(f"{to.name}.{number}")
+        number += 1
+    os.replace(services.absolute(path), to)
+    services.reporter.note(f"set aside {path}: now {to}")
+    return to
+
+
+def remove(services: Services, fact: Fact) -> list[str]:
+    """Remove the targets of a fact that lie as they were placed; returns those that were removed."""
+    gone = []
+    for path, placed in fact.outputs.items():
+        place = services.absolute(path)
+        if not os.path.lexists(place) or not as_placed(place, placed):
+            continue
+        if isinstance(placed[1], dict):
+            for name in sorted(walk(place), reverse=True):
+                os.unlink(os.path.join(place, name))
+            for folder, _, _ in os.walk(place, topdown=False):
+                os.rmdir(folder)
+        else:
+            os.unlink(place)
+        remove_empty_parents(place, str(services.project.root / "generated"))
+        gone.append(path)
+    return gone
+
+
+def read_target(services: Services, digest: Digest, origin: str) -> bytes:
+    """The content of a file with this digest: from the worktree if it is a source, else from the store."""
+    if not origin:
+        return services.blobs.read(digest)
+    data = Path(origin).read_bytes()
+    from labmake.model import digest_of
+
+    if digest_of(data) != plain(digest):
+        services.stats.forget(origin)
+        raise StoreError(
+            "a file changed while it was read",
+            [("file", origin)],
+            ["build again when nothing writes to it"],
+        )
+    return data
+
+

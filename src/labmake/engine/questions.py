@@ -1,0 +1,298 @@
+"""Questions: keys that are no targets. Slices, the keys of a file, listings, variables, code, environment.
+
+Each is answered by a generator that yields the keys it needs and returns an Answer or Failed. An answer's digest is
+what dependents compare, so a question is as narrow as its use: `?keys` of a file changes only when a key does.
+"""
+
+from __future__ import annotations
+
+import fnmatch
+import json
+import os
+import re
+from collections.abc import Generator, Iterator, Sequence
+from typing import Any
+
+from labmake.data import slices
+from labmake.engine.outputs import read_target
+from labmake.engine.patterns import compiled, match, parse, wildcards
+from labmake.engine.plan import Answer, Failed, Result
+from labmake.engine.rulebook import nearest
+from labmake.engine.services import Services
+from labmake.environment.code_files import Closure
+from labmake.errors import LabmakeError, NoRule, RuleError
+from labmake.layout import GENERATED
+from labmake.model import Key, canonical, digest_of
+from labmake.store.digest import Entry, parse_manifest, render_manifest, scan_folder
+
+Asking = Generator[Sequence[Key], Sequence[Result], Result]
+
+
+def content(services: Services, answer: Answer) -> bytes:
+    """The bytes behind an answer."""
+    return answer.data if answer.data is not None else read_target(services, answer.digest, answer.origin)
+
+
+def of_json(value: Any) -> Answer:
+    """The answer whose content is a JSON value."""
+    data = canonical(value).encode()
+    return Answer(digest_of(data), data)
+
+
+def slice_of(services: Services, path: str, key: str) -> Asking:
+    """One element of a file, as its own small file."""
+    (result,) = yield [path]
+    if not isinstance(result, Answer):
+        return result
+    found = _elements(services, path, result)
+    if key not in found:
+        return Failed(slices.no_such_key(path, key, list(found)), f"{path}#{key}")
+    data = found[key]
+    return Answer(services.keep(data), data)
+
+
+def _elements(services: Services, path: str, answer: Answer) -> dict[str, bytes]:
+    if answer.digest not in services.slices:
+        services.slices[answer.digest] = slices.elements(path, content(services, answer))
+    return services.slices[answer.digest]
+
+
+def question(services: Services, key: Key) -> Asking:
+    """The answer to a key that begins with `?`."""
+    word, _, rest = key[1:].partition(" ")
+    answer: Result = yield from _ANSWERS[word](services, rest)
+    return answer
+
+
+def _keys(services: Services, path: str) -> Asking:
+    (result,) = yield [path]
+    return of_json(list(_elements(services, path, result))) if isinstance(result, Answer) else result
+
+
+def _try(services: Services, key: str) -> Asking:
+    (result,) = yield [key]
+    return Answer("failed") if isinstance(result, Failed) else result
+
+
+def _env(services: Services, name: str) -> Asking:
+    yield from ()
+    return of_json(os.environ.get(name))
+
+
+def _environment(services: Services, _: str) -> Asking:
+    yield from ()
+    return Answer(services.keep(services.environment().encode()))
+
+
+def _code(services: Services, text: str) -> Asking:
+    """`text` is the JSON list [kind, file or command, function, experiment, extra patterns]."""
+    yield from ()
+    closure = code_closure(services, text)
+    by_bytes = text.startswith('["plan"')  # a plan may be anywhere in its file, and replaying it is cheap
+    lines = [f"{f.path} {f.digest if by_bytes else f.identity}" for f in closure.files]
+    return Answer(digest_of("\n".join(lines).encode()))
+
+
+def code_closure(services: Services, text: str) -> Closure:
+    """The files of a step's code. Raises RuleError if a file or function does not exist, or cannot be parsed."""
+    kind, what, function, experiment, extra, interpreter = json.loads(text)
+    code = services.code
+    if kind == "document":
+        closure = Closure(())
+    elif kind == "plan":
+        closure = code.python(what, experiment)
+    elif kind == "sh":
+        closure = code.command(what, experiment)
+    else:
+        file = code.find_recipe_file(what, experiment)
+        if kind == "script":
+            closure = code.script(file, experiment)
+        else:
+            closure = code.python(file, experiment)
+            if function and not code.has_function(file, function.split(".")[0]):
+                raise RuleError(
+                    f"{file} has no function {function}",
+                    [("file", file), ("has", ", ".join(code.functions(file)[:12]) or "none")],
+                    ["correct the name in py(…), or define the function"],
+                )
+    if extra:
+        more = code.extra(extra, experiment)
+        files = {file.path: file for file in (*closure.files, *more.files)}
+        closure = Closure(tuple(files[path] for path in sorted(files)))
+    return closure
+
+
+def _list(services: Services, folder: str) -> Asking:
+    if not folder.startswith(f"{GENERATED}/"):
+        try:
+            return of_json(sorted(os.listdir(services.absolute(folder))))
+        except OSError:
+            return Failed(NoRule(f"there is no folder {folder}", [("folder", folder)]), folder)
+    paths = yield from _folder_files(services, folder)
+    if not isinstance(paths, list):
+        return paths
+    return of_json(sorted({path[len(folder) :].split("/", 1)[0] for path in paths if path.startswith(folder)}))
+
+
+def _find(services: Services, pattern: str) -> Asking:
+    paths = yield from _files_below(services, pattern, "find()")
+    if not isinstance(paths, list):
+        return paths
+    names = wildcards(pattern)
+    compiled(pattern)
+    found = []
+    for path in sorted(paths):
+        matched = match(pattern, path)
+        if matched is not None:
+            found.append([[matched.binding[name] for name in names], path])
+    return of_json(found)
+
+
+def _glob(services: Services, pattern: str) -> Asking:
+    paths = yield from _files_below(services, pattern, "glob()")
+    if not isinstance(paths, list):
+        return paths
+    expression = re.compile(_glob_expression(pattern))
+    return of_json(sorted(path for path in paths if expression.fullmatch(path)))
+
+
+def _glob_expression(pattern: str) -> str:
+    """`*` and `?` match within a name, `**/` any folders, `[…]` one character."""
+    pieces = re.split(r"(\*\*/|\*\*|\*|\?|\[[^\]]+\])", pattern)
+    table = {"**/": "(?:[^/]+/)*", "**": ".*", "*": "[^/]*", "?": "[^/]"}
+    return "".join(
+        table.get(p) or (fnmatch.translate(p)[4:-3] if p.startswith("[") and p.endswith("]") else re.escape(p))
+        for p in pieces
+    )
+
+
+def _files_below(services: Services, pattern: str, who: str) -> Generator[Sequence[Key], Sequence[Result], Any]:
+    """All files below the literal folder with which a pattern begins: of a folder target, or of the worktree."""
+    literal = parse(pattern)[0][1] if who == "find()" and not parse(pattern)[0][0] else pattern
+    if who == "glob()":
+        literal = re.split(r"[*?\[]", pattern, maxsplit=1)[0]
+    folder = literal.rpartition("/")[0]
+    folder = folder + "/" if folder else ""
+    if folder.startswith(f"{GENERATED}/") or folder == f"{GENERATED}/":
+        return (yield from _folder_files(services, folder, who))
+    return list(_worktree_files(services, folder))
+
+
+def _folder_files(
+    services: Services, folder: str, who: str = "listdir()"
+) -> Generator[Sequence[Key], Sequence[Result], Any]:
+    """The project paths of all files in the folder target that is, or holds, `folder`."""
+    parts = folder.rstrip("/").split("/")
+    for count in range(len(parts), 0, -1):
+        target = "/".join(parts[:count]) + "/"
+        try:
+            found = services.rulebook.find(target)
+        except NoRule:
+            continue
+        if found.inside or target not in found.outputs.values():
+            continue
+        (result,) = yield [target]
+        if not isinstance(result, Answer):
+            return result
+        return [target + entry.path for entry in parse_manifest(content(services, result)) if entry.kind != "d"]
+    error = RuleError(
+        f"{who} looks in {folder}, which is no folder target",
+        [("folder", folder)],
+        ["over generated files it works inside folder targets only: use each(…) over a list of what there is"],
+    )
+    return Failed(error, folder)
+
+
+def _worktree_files(services: Services, folder: str) -> Iterator[str]:
+    """The files below a folder of the worktree; generated, hidden and cache folders are left out."""
+    try:
+        entries = sorted(os.scandir(services.absolute(folder or ".")), key=lambda entry: entry.name)
+    except OSError:
+        return
+    for entry in entries:
+        if entry.name.startswith(".") or entry.name == "__pycache__" or (not folder and entry.name == GENERATED):
+            continue
+        if entry.is_dir():
+            yield from _worktree_files(services, f"{folder}{entry.name}/")
+        else:
+            yield folder + entry.name
+
+
+def folder_of_files(services: Services, path: str) -> Answer:
+    """The answer for a folder of the worktree (or outside of it): its manifest is kept as a blob, its files are not."""
+    absolute = services.absolute(path) if not path.startswith("/") else path.rstrip("/")
+    data = render_manifest(scan_folder(absolute, services.stats.digest))
+    return Answer(services.keep(data) + "/", data, absolute)
+
+
+def of_file(services: Services, path: str) -> Result:
+    """The answer for a file or folder that no rule makes: a path of the worktree, or an absolute one."""
+    absolute = path if path.startswith("/") else services.absolute(path)
+    try:
+        if path.endswith("/"):
+            if not os.path.isdir(absolute):
+                raise FileNotFoundError(absolute)
+            return folder_of_files(services, path)
+        mark = "*" if os.stat(absolute).st_mode & 0o100 else ""
+        return Answer(services.stats.digest(absolute) + mark, None, absolute)
+    except IsADirectoryError:
+        return Failed(
+            RuleError(f"{path} is a folder", [("path", path)], [f"write {path}/ to take the whole folder"]), path
+        )
+    except FileNotFoundError:
+        return Failed(_missing(services, path), path)
+    except OSError as error:
+        return Failed(LabmakeError(f"{path} cannot be read", [("reason", error.strerror)]), path)
+
+
+def _missing(services: Services, path: str) -> NoRule:
+    import difflib
+
+    folder, _, name = path.rstrip("/").rpartition("/")
+    try:
+        there = os.listdir(os.path.join(services.project.root, folder))
+    except OSError:
+        there = []
+    near = difflib.get_close_matches(name, there, 3, 0.5)
+    facts: list[tuple[str, object]] = [("file", path)]
+    if near:
+        facts.append(("nearest", ", ".join(f"{folder}/{n}" if folder else n for n in near)))
+    return NoRule(
+        f"there is no file {path}, and no rule makes it",
+        facts,
+        ["correct the path: a short path (data/x.csv) is generated, ./x lies beside script.py, /x at the root"],
+    )
+
+
+def inside_folder(services: Services, folder: str, answer: Answer, inside: str) -> Result:
+    """The answer for a file in a folder target."""
+    entries = {entry.path: entry for entry in parse_manifest(services.blobs.read(answer.digest))}
+    entry = entries.get(inside)
+    if entry is not None and entry.kind in "fx":
+        return Answer(entry.digest)
+    if inside.endswith("/"):
+        below = [e for e in entries.values() if e.path.startswith(inside)]
+        if below:
+            data = render_manifest([Entry(e.kind, e.path[len(inside) :], e.value) for e in below])
+            return Answer(services.keep(data) + "/", data)
+    near = nearest(inside, entries)
+    return Failed(
+        NoRule(
+            f"the folder {folder} has no file {inside}",
+            [("folder", folder), ("holds", ", ".join(near) + (" …" if len(entries) > len(near) else "") or "nothing")],
+        ),
+        folder + inside,
+    )
+
+
+_ANSWERS = {
+    "keys": _keys,
+    "try": _try,
+    "env": _env,
+    "environment": _environment,
+    "code": _code,
+    "list": _list,
+    "find": _find,
+    "glob": _glob,
+}
+

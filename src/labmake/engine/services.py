@@ -1,0 +1,111 @@
+"""What the engine works with: the project, its rules, its store and state, and how the build is told about."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Protocol
+
+from labmake.engine.plan import Answer, Result
+from labmake.engine.rulebook import Rulebook
+from labmake.environment.code_files import CodeReader
+from labmake.errors import LabmakeError
+from labmake.layout import Project
+from labmake.model import Action, Digest, Key
+from labmake.seams import Clock
+from labmake.store.blobs import Blobs
+from labmake.store.state import State
+from labmake.store.stats import StatCache
+
+
+class Reporter(Protocol):
+    """Is told what a build does. Every method gets the node: the project path of the first target."""
+
+    def planned(self, waiting: int, running: int) -> None:
+        """How many steps wait for resources, and how many run."""
+        ...
+
+    def started(self, node: str, why: str) -> None: ...
+
+    def finished(self, node: str, seconds: float, notes: list[str]) -> None: ...
+
+    def restored(self, node: str) -> None: ...
+
+    def failed(self, node: str, error: LabmakeError) -> None: ...
+
+    def note(self, text: str) -> None: ...
+
+
+class Silent:
+    """A reporter that says nothing."""
+
+    def planned(self, waiting: int, running: int) -> None: ...
+
+    def started(self, node: str, why: str) -> None: ...
+
+    def finished(self, node: str, seconds: float, notes: list[str]) -> None: ...
+
+    def restored(self, node: str) -> None: ...
+
+    def failed(self, node: str, error: LabmakeError) -> None: ...
+
+    def note(self, text: str) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """How to build: `jobs` steps at once, `dry` decides and runs nothing, `force` reruns these nodes' own steps,
+    `discard_edits` gives up edited outputs (they are set aside), `fail_fast` stops at the first failure."""
+
+    jobs: int = 1
+    dry: bool = False
+    force: frozenset[str] = frozenset()
+    discard_edits: bool = False
+    fail_fast: bool = False
+
+
+@dataclass
+class Services:
+    """The engine's rooms, opened for one command."""
+
+    project: Project
+    state: State
+    blobs: Blobs
+    stats: StatCache
+    code: CodeReader
+    rulebook: Rulebook
+    environment: Callable[[], str]
+    clock: Clock
+    reporter: Reporter = field(default_factory=Silent)
+    slices: dict[Digest, dict[str, bytes]] = field(default_factory=dict)
+    """The elements of files that were cut into slices, by the file's digest."""
+    actions: dict[str, Action] = field(default_factory=dict)
+    """The actions decided in this build, by node."""
+    answers: dict[Key, Result] = field(default_factory=dict)
+    """What is known of every key that was asked for in this build."""
+
+    def known(self, key: Key) -> Result | None:
+        """The answer to a key, if there is one already."""
+        return self.answers.get(key)
+
+    def sources_changed(self, paths: list[str]) -> None:
+        """Forget what is known of these files (absolute paths): they were written while a step read them."""
+        for path in paths:
+            self.stats.forget(path)
+        gone = [key for key, answer in self.answers.items() if isinstance(answer, Answer) and answer.origin in paths]
+        for key in gone:
+            del self.answers[key]
+
+    def absolute(self, path: str) -> str:
+        return self.project.absolute(path)
+
+    def keep(self, data: bytes) -> Digest:
+        """Store a blob."""
+        return self.blobs.put_bytes(data)
+
+    @property
+    def aside(self) -> Path:
+        """Where files go that a user edited and then gave up, or that lay in a folder target."""
+        return self.project.state / "aside"
+

@@ -1,0 +1,78 @@
+"""Closures, the code of a recipe, and the reading of a file's text that is remembered by its digest."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, MutableMapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from labmake.model import Digest, Json, digest_of
+
+
+@dataclass(frozen=True, slots=True)
+class CodeFile:
+    """A file of a closure: project path, digest of its bytes, and the digest of what in it may change a result."""
+
+    path: str
+    digest: Digest
+    identity: str
+
+
+@dataclass(frozen=True, slots=True)
+class Closure:
+    """The code of a recipe, sorted by path."""
+
+    files: tuple[CodeFile, ...] = ()
+
+
+def union(closures: Iterable[Closure]) -> Closure:
+    """All files of several closures; one that they identify differently is identified by its bytes."""
+    files: dict[str, CodeFile] = {}
+    for file in (file for closure in closures for file in closure.files):
+        first = files.setdefault(file.path, file)
+        if first != file:
+            files[file.path] = CodeFile(file.path, first.digest, first.digest)
+    return Closure(tuple(files[path] for path in sorted(files)))
+
+
+def by_bytes(closure: Closure) -> Closure:
+    """The same files, each identified by its bytes: for what reads them as text."""
+    return Closure(tuple(CodeFile(file.path, file.digest, file.digest) for file in closure.files))
+
+
+class Texts:
+    """What files say, read once per content: `memo` keeps it as JSON under keys that begin with the file's digest.
+
+    `digest` gives the digest of a project path's bytes and raises FileNotFoundError.
+    """
+
+    def __init__(self, root: Path, digest: Callable[[str], Digest], memo: MutableMapping[str, Json]) -> None:
+        self.root = root
+        self._digest = digest
+        self._memo = memo
+        self._known: dict[tuple[str, str], tuple[Digest, Any]] = {}
+
+    def bytes_only(self, path: str) -> CodeFile:
+        """A file that its bytes identify."""
+        digest = self._digest(path)
+        return CodeFile(path, digest, digest)
+
+    def read(self, path: str, kind: str, analyse: Callable[[bytes, str], Json]) -> tuple[Digest, Any]:
+        """A file's digest and what `analyse` (named `kind`) says of its bytes and path."""
+        known = self._known.get((path, kind))
+        if known is None:
+            digest = self._digest(path)
+            said = self._memo.get(f"{digest} {kind}")
+            if said is None:
+                data = (self.root / path).read_bytes()
+                # The file may have changed since it was digested; what is kept must belong to these bytes.
+                digest = digest_of(data)
+                said = self._memo[f"{digest} {kind}"] = analyse(data, path)
+            known = self._known[(path, kind)] = (digest, said)
+        return known
+
+    def start(self, path: str) -> bytes:
+        """The first 256 bytes of a file."""
+        with (self.root / path).open("rb") as file:
+            return file.read(256)

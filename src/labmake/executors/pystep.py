@@ -1,0 +1,247 @@
+"""The program that runs a Python step: `python …/pystep.py` in the step folder, told what to do by a JSON file.
+
+The environment variable LABMAKE_STEP names the file, which lies outside of the step folder:
+
+    recipe      {"kind": "function" | "python", "file": place in the step folder, "function": its dotted name}
+    inputs      name → path, list of paths, dict of paths (null: this one failed), list of records with a "path"
+    each        name of an input → its wildcards, in the order of a record's key
+    parameters  name → JSON value
+    wildcards   name → text
+    outputs     name → path, a folder with a closing `/`; one is called "out", several without names "out1", "out2", …
+    scratch     absolute path of a folder for temporary files
+
+Exit code 0 if the step went well. Nothing of labmake is imported before the paths are right, so that a step sees the
+modules of its own project, never those that lie beside this file.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import traceback
+    from types import ModuleType
+
+_HERE = os.path.dirname(os.path.abspath(__file__))
+
+
+def main() -> int:
+    """Run the step that LABMAKE_STEP names, in the working directory; its exit code."""
+    with open(os.environ["LABMAKE_STEP"], encoding="utf-8") as file:  # noqa: PTH123 (pathlib costs 5 ms)
+        step = json.load(file)
+    return run(step)
+
+
+def run(step: Mapping[str, Any]) -> int:
+    """Run `step` in the working directory; its exit code. What went wrong stands on standard error."""
+    root = os.getcwd()
+    os.environ.setdefault("MPLBACKEND", "Agg")
+    _make_labmake_importable()
+    from labmake.errors import LabmakeError, format_error
+
+    sys.path[:] = _search_path(root, step["recipe"]["file"])
+    try:
+        if step["recipe"]["kind"] == "function":
+            _run_function(step, root)
+        else:
+            _run_script(step, root)
+    except SystemExit as stop:
+        return _code_of(stop)
+    except KeyboardInterrupt:
+        return 130
+    except LabmakeError as error:
+        sys.stderr.write(format_error(error) + "\n")
+        return 1
+    except BaseException as error:
+        os.chdir(root)
+        sys.stderr.write(_told(error, root) + _hint(error, root))
+        return 1
+    return 0
+
+
+def _make_labmake_importable() -> None:
+    from importlib.util import find_spec
+
+    sys.path[:] = [entry for entry in sys.path if os.path.abspath(entry) != _HERE]
+    if "labmake" not in sys.modules and find_spec("labmake") is None:
+        sys.path.append(os.path.dirname(os.path.dirname(_HERE)))
+
+
+def _search_path(root: str, file: str) -> list[str]:
+    """The recipe file's folder, `src/`, the root, then what was there."""
+    own = [os.path.dirname(os.path.join(root, file)), os.path.join(root, "src"), root]
+    return list(dict.fromkeys([*own, *sys.path]))
+
+
+def _run_function(step: Mapping[str, Any], root: str) -> None:
+    from labmake.executors.pycall import bind, settle
+
+    for place in step["outputs"].values():
+        if place.endswith("/"):
+            os.makedirs(place, exist_ok=True)
+    _seed()
+    function = _find(_imported(step["recipe"]["file"], root), step)
+    positional, named = bind(function, step)
+    # Importing the module or loading an input may have brought numpy in.
+    _seed()
+    result = function(*positional, **named)
+    os.chdir(root)
+    settle(result, step)
+
+
+def _imported(file: str, root: str) -> ModuleType:
+    """The recipe file as a module under its own name, there for pickle and dataclasses before it is run.
+
+    Annotations are postponed as they are where rules are read, so that a file which loads there also runs here. The
+    code's file name is relative: it goes into warnings and pickled functions, which shall not differ from run to run.
+    """
+    import __future__
+
+    from importlib.util import module_from_spec, spec_from_file_location
+
+    path = os.path.join(root, file)
+    name = os.path.splitext(os.path.basename(file))[0]
+    spec = spec_from_file_location(name, path)
+    assert spec is not None
+    module = module_from_spec(spec)
+    sys.modules[name] = module
+    exec(_compiled(file, path, __future__.annotations.compiler_flag), module.__dict__)
+    return module
+
+
+def _compiled(file: str, path: str, flags: int) -> Any:
+    with open(path, "rb") as source:  # noqa: PTH123
+        return compile(source.read(), file, "exec", flags, dont_inherit=True)
+
+
+def _find(module: ModuleType, step: Mapping[str, Any]) -> Any:
+    from labmake.errors import RuleError
+
+    file, name = step["recipe"]["file"], step["recipe"]["function"]
+    found: Any = module
+    for part in name.split("."):
+        found = getattr(found, part, None)
+    if callable(found):
+        return found
+    functions = [key for key, value in vars(module).items() if callable(value) and not key.startswith("_")]
+    raise RuleError(
+        f"{file} has no function {name}",
+        [("file", file), ("it has", ", ".join(functions) or "no functions")],
+        ["correct the name in py(…)"],
+    )
+
+
+def _seed() -> None:
+    """Seed the random numbers of the standard library, and of numpy if it is imported."""
+    text = os.environ.get("LABMAKE_SEED")
+    if not text:
+        return
+    import random
+
+    random.seed(int(text))
+    numpy: Any = sys.modules.get("numpy")
+    if numpy is not None:
+        numpy.random.seed(int(text))
+
+
+def _run_script(step: Mapping[str, Any], root: str) -> None:
+    from types import ModuleType
+
+    file = step["recipe"]["file"]
+    path = os.path.join(root, file)
+    module = ModuleType("__main__")
+    module.__file__ = path
+    module.__dict__["__builtins__"] = __builtins__
+    sys.modules["__main__"] = module
+    sys.argv = [file, *_arguments(step)]
+    _seed()
+    exec(_compiled(file, path, 0), module.__dict__)
+
+
+def _arguments(step: Mapping[str, Any]) -> Iterator[str]:
+    """`name=path` of inputs (repeated for several files), then parameters, then outputs."""
+    for name, value in step.get("inputs", {}).items():
+        yield from (f"{name}={path}" for path in _paths(value))
+    for name, value in step.get("parameters", {}).items():
+        yield f"{name}={value if isinstance(value, str) else json.dumps(value)}"
+    for name, place in step["outputs"].items():
+        yield f"{name}={place}"
+
+
+def _paths(value: Any) -> Iterator[str]:
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, dict):
+        for element in value.values():
+            yield from _paths(element)
+    elif isinstance(value, list):
+        for element in value:
+            yield from _paths(element["path"] if isinstance(element, dict) and "path" in element else element)
+
+
+def _code_of(stop: SystemExit) -> int:
+    if stop.code is None or isinstance(stop.code, int):
+        code = int(stop.code or 0)
+        # The system keeps the lowest eight bits: 256 would pass for success.
+        return code if 0 <= code < 256 else 1
+    sys.stderr.write(f"{stop.code}\n")
+    return 1
+
+
+def _told(error: BaseException, root: str) -> str:
+    """The traceback without the frames of this program and of the import system, paths relative to the step folder."""
+    import traceback
+
+    told = traceback.TracebackException.from_exception(error)
+    _strip(told)
+    return "".join(told.format()).replace(root + os.sep, "")
+
+
+def _strip(told: traceback.TracebackException) -> None:
+    ours = (os.path.join(_HERE, "pystep.py"), os.path.join(_HERE, "pycall.py"))
+    told.stack[:] = [frame for frame in told.stack if not frame.filename.startswith(("<frozen ", *ours))]
+    for other in (told.__cause__, told.__context__, *(told.exceptions or ())):
+        if other is not None:
+            _strip(other)
+
+
+def _hint(error: BaseException, root: str) -> str:
+    """A line that says why a module or file is not there, for the step folder hides what no rule names."""
+    seen: set[int] = set()
+    cause: BaseException | None = error
+    while cause is not None and id(cause) not in seen:
+        seen.add(id(cause))
+        if isinstance(cause, ModuleNotFoundError) and cause.name:
+            file = cause.name.replace(".", "/")
+            return (
+                f"hint: the step sees only what its rule names: for a module of this project that is imported in a way "
+                f'labmake cannot read, add code=["src/{file}.py"] to the rule; a package must be installed\n'
+            )
+        if isinstance(cause, FileNotFoundError) and (place := _relative(cause, root)):
+            return (
+                f"hint: the step sees only what its rule names: name {place} as an input of the rule; "
+                "what the step itself writes lies in the folder of `out` or in `scratch`\n"
+            )
+        cause = cause.__cause__ or cause.__context__
+    return ""
+
+
+def _relative(error: FileNotFoundError, root: str) -> str:
+    """The missing file's path in the step folder, "the file" if the error does not say it, "" if it lies elsewhere."""
+    frame = error.__traceback__
+    while frame is not None:
+        if os.path.basename(frame.tb_frame.f_code.co_filename) == "subprocess.py":
+            return ""
+        frame = frame.tb_next
+    if not isinstance(error.filename, str | bytes | os.PathLike):
+        return "the file"
+    path = os.path.join(root, os.fsdecode(error.filename))
+    return os.path.relpath(path, root) if path.startswith(root + os.sep) else ""
+
+
+if __name__ == "__main__":
+    sys.exit(main())

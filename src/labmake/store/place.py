@@ -1,0 +1,388 @@
+"""Placing: blobs and finished files brought to their targets, and inputs into step folders.
+
+A placed file appears whole or not at all: it is written beside its destination, the old one is unlinked, the new one
+renamed (35 µs on ext4; renaming over an existing file takes 170). Its mtime is set to just older than the file system's
+clock, so that no later edit can share its stat, whatever the clock's tick. OSErrors of the disk are raised as they are.
+"""
+
+from __future__ import annotations
+
+import errno
+import functools
+import hashlib
+import os
+import stat
+from collections.abc import Callable
+from pathlib import Path
+
+from labmake.errors import Edited
+from labmake.model import Digest, Stat, digest_of
+from labmake.store.blobs import SMALL, Blobs
+from labmake.store.copying import copy, create, reflink, settle, write_all
+from labmake.store.digest import (
+    Entry,
+    FileChanged,
+    digest_file,
+    is_executable,
+    is_folder,
+    parse_manifest,
+    plain,
+    size_of,
+    triple,
+)
+from labmake.store.index import Location
+
+LINKED = 1 << 20
+"""Bytes from which a hard link is worth its price: the target then is read-only."""
+
+_NAME_MAX = 255
+
+
+def place_file(blobs: Blobs, digest: Digest, destination: str) -> Stat:
+    """Puts the bytes of a blob at `destination`, executable if the digest says so, and returns its stat.
+
+    A large one is reflinked; else hard-linked over 1 MiB, unless executable, as root (whom mode 0444 does not stop) or
+    out of links; else copied. Raises StoreError if the blob is missing or damaged, Edited if a folder is in the way.
+    """
+    beside = _beside(destination)
+
+    def write() -> Stat:
+        if size_of(digest) <= SMALL:
+            return _write_new(beside, is_executable(digest), lambda file: write_all(file, blobs.read(digest)))
+        source = _sound_blob(blobs, digest)
+        if size_of(digest) > LINKED and not is_executable(digest) and os.geteuid() != 0:
+            if _reflinked(source, beside, 0o644):
+                return triple(settle(beside, touch=False))
+            if _linked(source, beside):
+                return triple(os.stat(beside))  # the blob's own mtime is an old one already
+        return _write_new(beside, is_executable(digest), lambda file: _share_or_copy(source, file, digest))
+
+    return _exchange(beside, destination, write)
+
+
+def place_moved(source: str, destination: str) -> Stat:
+    """Puts the file at `source`, which is given up, at `destination`; keeps whether it is executable.
+
+    Renamed on the same file system; copied from another one, and if it is a link or one name of several.
+    """
+    beside = _beside(destination)
+
+    def write() -> Stat:
+        status = os.lstat(source)
+        if stat.S_ISREG(status.st_mode) and status.st_nlink == 1 and _renamed(source, beside):
+            os.chmod(beside, (0o755 if status.st_mode & stat.S_IXUSR else 0o644) & ~_umask())
+            return triple(settle(beside))
+        executable = bool(os.stat(source).st_mode & stat.S_IXUSR)
+        return _write_new(beside, executable, lambda file: copy(source, file))
+
+    placed = _exchange(beside, destination, write)
+    remove_file(source)
+    return placed
+
+
+def place_folder(blobs: Blobs, digest: Digest, destination: str, aside: Path) -> dict[str, Stat]:
+    """Makes the folder at `destination` what the manifest says, and returns the stats of its files and links by path.
+
+    A file that holds the right bytes already stays. What does not belong there is moved to the folder `aside`, under
+    the path it had. Raises StoreError, before anything is touched, if a blob is missing or damaged.
+    """
+    destination = destination.rstrip("/")
+    entries = parse_manifest(blobs.read(digest))
+    for entry in entries:
+        if entry.kind in "fx" and blobs.locate(entry.value) is None:
+            blobs.read(entry.value)  # raises, in the store's words
+    if os.path.lexists(destination) and not _is_real_folder(destination):
+        _move_aside(destination, aside / os.path.basename(destination))
+    os.makedirs(destination, exist_ok=True)
+    _clear(destination, entries, aside)
+    stats: dict[str, Stat] = {}
+    for entry in entries:
+        path = os.path.join(destination, entry.path)
+        if entry.kind == "d":
+            os.makedirs(path, exist_ok=True)
+        elif entry.kind == "l":
+            stats[entry.path] = _place_link(entry.value, path)
+        else:
+            stats[entry.path] = _kept(path, entry.digest) or place_file(blobs, entry.digest, path)
+    return stats
+
+
+def place_input(blobs: Blobs, location: Location | None, digest: Digest, destination: str, origin: str = "") -> None:
+    """Puts an input, read-only, into a step folder: a file, or a folder by its manifest.
+
+    Bytes come from `location` (as Blobs.locate gave it; None: it is looked up) or from the worktree's file `origin`. Up
+    to 1 MiB they are copied, else reflinked, else hard-linked, else copied. Copies are verified: FileChanged if an origin
+    does not hold them, StoreError if a blob does not. A link to an origin is not: the caller compares its stat before and
+    after the run. A large blob with a location was verified when it was located.
+    """
+    if is_folder(digest):
+        for entry in parse_manifest(blobs.read(digest)):
+            path = os.path.join(destination, entry.path)
+            if entry.kind == "d":
+                os.makedirs(path, exist_ok=True)
+            elif entry.kind == "l":
+                _place_link(entry.value, path)
+            else:
+                place_input(blobs, None, entry.digest, path, os.path.join(origin, entry.path) if origin else "")
+        os.makedirs(destination, exist_ok=True)
+    elif not origin and size_of(digest) <= SMALL:
+        data = blobs.read_at(location) if location is not None else blobs.read(digest)
+        if location is not None and digest_of(data) != plain(digest):
+            data = blobs.read(digest)
+        _write_input(destination, digest, lambda file: write_all(file, data))
+    elif origin:
+        _large_input(origin, destination, digest)
+    else:
+        source = str(blobs.blob_path(digest)) if location is not None else _sound_blob(blobs, digest)
+        try:
+            _large_input(source, destination, digest)
+        except (FileNotFoundError, FileChanged):
+            _sound_blob(blobs, digest)  # raises StoreError, unless another process has just put it right
+            _large_input(source, destination, digest)
+
+
+def remove_file(path: str) -> None:
+    """Removes a file or link; none there is fine."""
+    try:
+        os.unlink(path)
+    except FileNotFoundError:
+        pass
+
+
+def remove_empty_parents(path: str, stop: str) -> None:
+    """Removes the folders above `path` that are empty, up to but not including `stop`."""
+    stop = os.path.abspath(stop)
+    folder = os.path.dirname(os.path.abspath(path))
+    while folder.startswith(stop + os.sep):
+        try:
+            os.rmdir(folder)
+        except FileNotFoundError:
+            pass
+        except OSError:
+            return
+        folder = os.path.dirname(folder)
+
+
+# One file
+
+
+def _beside(destination: str) -> str:
+    """The path at which `destination` is written, hidden and in the same folder."""
+    folder, name = os.path.split(destination)
+    suffix = f".labmake-{os.getpid()}"
+    if len(os.fsencode(name)) + len(suffix) + 1 > _NAME_MAX:
+        name = hashlib.sha256(os.fsencode(name)).hexdigest()
+    return os.path.join(folder, f".{name}{suffix}")
+
+
+def _exchange(beside: str, destination: str, write: Callable[[], Stat]) -> Stat:
+    """Writes beside, takes the old file away, renames."""
+    try:
+        placed = write()
+        try:
+            remove_file(destination)
+        except (IsADirectoryError, PermissionError):
+            if not _is_real_folder(destination):
+                raise
+            _remove_empty_folder(destination)
+        os.rename(beside, destination)
+    except BaseException:
+        remove_file(beside)
+        raise
+    return placed
+
+
+def _remove_empty_folder(path: str) -> None:
+    try:
+        os.rmdir(path)
+    except OSError:
+        raise Edited(
+            "a folder lies where a file belongs",
+            [("path", path)],
+            ["move the folder away, then build again"],
+        )
+
+
+def _write_new(beside: str, executable: bool, fill: Callable[[int], object]) -> Stat:
+    """A new file filled by `fill`, with the mode of an ordinary file and a settled mtime."""
+    descriptor = create(beside, 0o755 if executable else 0o644)
+    try:
+        fill(descriptor)
+        return triple(settle(descriptor, touch=False))
+    finally:
+        os.close(descriptor)
+
+
+def _copy_exact(source: str, descriptor: int, digest: Digest) -> None:
+    if copy(source, descriptor) != plain(digest):
+        raise FileChanged(f"does not hold {digest}: {source}")
+
+
+def _share_or_copy(source: str, descriptor: int, digest: Digest) -> None:
+    if not reflink(source, descriptor):
+        _copy_exact(source, descriptor, digest)
+
+
+def _sound_blob(blobs: Blobs, digest: Digest) -> str:
+    """The file of a large blob. Raises StoreError if it is missing or damaged."""
+    if not blobs.verify(digest):
+        blobs.read(digest)  # raises, in the store's words
+    return str(blobs.blob_path(digest))
+
+
+def _reflinked(source: str, path: str, mode: int) -> bool:
+    """Whether `path` now is a new file that shares its blocks with `source`."""
+    descriptor = create(path, mode)
+    try:
+        shared = reflink(source, descriptor)
+    finally:
+        os.close(descriptor)
+    if not shared:
+        os.unlink(path)
+    return shared
+
+
+def _linked(source: str, path: str) -> bool:
+    """Whether `path` now is a hard link: not across file systems, beyond the number of links, where none exist."""
+    try:
+        os.link(source, path)
+        return True
+    except FileExistsError:
+        os.unlink(path)
+    except FileNotFoundError:
+        os.makedirs(os.path.dirname(path), exist_ok=True)
+    except OSError:
+        return False
+    try:
+        os.link(source, path)
+        return True
+    except OSError:
+        return False
+
+
+def _renamed(source: str, path: str) -> bool:
+    """Whether `source` was renamed to `path`; not to another file system."""
+    try:
+        os.rename(source, path)
+        return True
+    except FileNotFoundError:
+        os.makedirs(os.path.dirname(path), exist_ok=True)
+        return _renamed(source, path) if os.path.lexists(source) else False
+    except OSError as error:
+        if error.errno != errno.EXDEV:
+            raise
+        return False
+
+
+@functools.cache
+def _umask() -> int:
+    """The process's umask, which can only be read by setting it; labmake never changes it."""
+    mask = os.umask(0o022)
+    os.umask(mask)
+    return mask
+
+
+# Folders
+
+
+def _is_real_folder(path: str) -> bool:
+    return os.path.isdir(path) and not os.path.islink(path)
+
+
+def _clear(destination: str, entries: list[Entry], aside: Path) -> None:
+    """Moves aside what the entries do not have, or have as another kind; removes empty folders they do not have."""
+    kinds = {entry.path: entry.kind for entry in entries}
+    folders = {"", *(entry.path for entry in entries if entry.kind == "d")}
+    for entry in entries:
+        parts = entry.path.split("/")[:-1]
+        folders.update("/".join(parts[:count]) for count in range(1, len(parts) + 1))
+    waiting = [""]
+    while waiting:
+        folder = waiting.pop()
+        with os.scandir(os.path.join(destination, folder)) as listing:
+            found = list(listing)
+        for item in found:
+            path = f"{folder}/{item.name}" if folder else item.name
+            is_folder_here = item.is_dir(follow_symlinks=False)
+            if is_folder_here and path in folders:
+                waiting.append(path)
+            elif is_folder_here:
+                try:
+                    os.rmdir(item.path)
+                except OSError:
+                    _move_aside(item.path, aside / path)
+            elif kinds.get(path) not in (("l",) if item.is_symlink() else ("f", "x") if item.is_file() else ()):
+                _move_aside(item.path, aside / path)
+
+
+def _move_aside(source: str, wanted: Path) -> None:
+    """Moves to `wanted`, with a number if that name is taken: nothing that lies aside is ever overwritten."""
+    import shutil
+
+    wanted.parent.mkdir(parents=True, exist_ok=True)
+    target, number = wanted, 1
+    while os.path.lexists(target):
+        number += 1
+        target = wanted.with_name(f"{wanted.name}.{number}")
+    shutil.move(source, target)
+
+
+def _place_link(target: str, path: str) -> Stat:
+    """A symbolic link to `target` at `path`."""
+    if not (os.path.islink(path) and os.readlink(path) == target):
+        beside = _beside(path)
+        os.makedirs(os.path.dirname(path), exist_ok=True)
+        remove_file(beside)
+        os.symlink(target, beside)
+        os.rename(beside, path)
+    return triple(os.lstat(path))
+
+
+def _kept(path: str, digest: Digest) -> Stat | None:
+    """The stat of the file at `path` if it has this digest already, else None."""
+    try:
+        status = os.lstat(path)
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    same_kind = stat.S_ISREG(status.st_mode) and bool(status.st_mode & stat.S_IXUSR) == is_executable(digest)
+    if not same_kind or status.st_size != size_of(digest):
+        return None
+    try:
+        # A hard link has a blob's mtime, which must stay; any other may have been written a moment ago.
+        kept = triple(settle(path) if status.st_nlink == 1 else status)
+        return kept if digest_file(path) == plain(digest) and triple(os.lstat(path)) == kept else None
+    except OSError:
+        return None
+
+
+# Step folders
+
+
+def _large_input(source: str, path: str, digest: Digest) -> None:
+    """An input by the cheapest way that keeps the step's hands off the source. Raises FileChanged."""
+    mode = _input_mode(digest)
+    if size_of(digest) > LINKED:
+        if _reflinked(source, path, mode):
+            if digest_file(path) != plain(digest):
+                os.unlink(path)
+                raise FileChanged(f"does not hold {digest}: {source}")
+            return
+        if is_executable(digest) == bool(os.stat(source).st_mode & stat.S_IXUSR) and _linked(source, path):
+            return
+    _write_input(path, digest, lambda file: _copy_exact(source, file, digest))
+
+
+def _write_input(path: str, digest: Digest, fill: Callable[[int], object]) -> None:
+    """A read-only copy, as a link is read-only: so a step does with small data what it does with large."""
+    descriptor = create(path, _input_mode(digest))
+    try:
+        fill(descriptor)
+    except BaseException:
+        os.unlink(path)
+        raise
+    finally:
+        os.close(descriptor)
+
+
+def _input_mode(digest: Digest) -> int:
+    return 0o555 if is_executable(digest) else 0o444

@@ -1,0 +1,85 @@
+"""The stat cache: a file's digest without reading it, as long as its stat proves that it did not change.
+
+The trap is git's "racy" file: the kernel stamps files from a clock that ticks every 1 to 10 ms, so a file that is hashed
+and edited within one tick, at the same length, has the stat it had. Therefore a stat is recorded only if its mtime is
+older than the file system's clock when hashing began, by more than a tick: any later edit then gets another mtime. A file
+that was written a moment ago is hashed again until it is old enough. The clock is the file system's own, not the
+machine's: on a network they differ by seconds. A clock that was read too early only makes more files look too young, so
+one reading serves for a few milliseconds.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from pathlib import Path
+
+from labmake.model import Digest
+from labmake.seams import GRANULARITY, Clock
+from labmake.store.digest import hash_file, triple
+from labmake.store.state import FileStat, State
+
+_CLOCK_SERVES = 0.005
+"""Seconds for which one reading of the file system's clock is used."""
+
+_FOREIGN = 60_000_000_000
+"""Nanoseconds by which a file on another file system than the project must lie back: its clock may differ from ours, and
+is not read, since we may not be allowed to write there."""
+
+
+class StatCache:
+    """Digests of the files of the project at `root`. Changes are collected in `state` and last once it commits."""
+
+    def __init__(self, state: State, root: Path, clock: Clock) -> None:
+        self._state = state
+        self._root = root
+        self._clock = clock
+        self._known: dict[str, FileStat] | None = None
+        self._device = os.stat(root).st_dev
+        self._reading = 0
+        self._read_at = float("-inf")
+
+    def digest(self, path: str) -> Digest:
+        """The plain digest of the file at a project path or an absolute path.
+
+        Raises FileNotFoundError and IsADirectoryError as they come, and what hash_file raises.
+        """
+        if self._known is None:
+            self._known = self._state.stats()
+        absolute = os.path.join(self._root, path)
+        known = self._known.get(path)
+        if known is not None and triple(os.stat(absolute)) == known[:3]:
+            return known[3]
+        now = self._now()
+        digest, status = hash_file(absolute)
+        margin = GRANULARITY if status.st_dev == self._device else _FOREIGN
+        if status.st_mtime_ns < now - margin and _is_text(path):
+            record = (*triple(status), digest)
+            self._known[path] = record
+            self._state.put_stats({path: record})
+        elif known is not None:
+            self.forget(path)
+        return digest
+
+    def forget(self, path: str) -> None:
+        """Hashes the file again when it is next asked for."""
+        if self._known is not None:
+            self._known.pop(path, None)
+        self._state.drop_stats([path])
+
+    def _now(self) -> int:
+        """A reading of the file system's clock, a few milliseconds old at most."""
+        moment = time.monotonic()
+        if moment - self._read_at > _CLOCK_SERVES:
+            self._reading = self._clock.file_system_now(self._root)
+            self._read_at = moment
+        return self._reading
+
+
+def _is_text(path: str) -> bool:
+    """Whether a path can be a key of the state file: a name that is not UTF-8 cannot."""
+    try:
+        path.encode()
+    except UnicodeEncodeError:
+        return False
+    return True

@@ -1,0 +1,55 @@
+"""Traces as the store keeps them: one JSON record each, and which of several stands for its action.
+
+    {"action": digest, "outputs": {name: digest}, "seconds": 1.5, "peak": 12345, "log": digest, "when": 1.7e9,
+     "added": nanoseconds since the epoch at which this store got it, "supersedes": true}
+
+The first trace that this store got of an action stands, unless a later one supersedes it: a step that is not repeatable
+must not change the results of others by being run elsewhere. The order is that of `added`, not of `when`, so that a
+trace pulled from a remote is younger than the ones that were here, whenever it was made.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass, fields
+
+from labmake.model import Trace, canonical
+
+_FIELDS = tuple(field.name for field in fields(Trace))
+
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """A trace with when this store got it (nanoseconds) and whether it supersedes the ones before."""
+
+    trace: Trace
+    added: int
+    supersedes: bool
+
+
+def render_trace(kept: Kept) -> bytes:
+    """The payload of a trace's record."""
+    value = {name: getattr(kept.trace, name) for name in _FIELDS}
+    value["outputs"] = dict(kept.trace.outputs)
+    return canonical(value | {"added": kept.added, "supersedes": kept.supersedes}).encode()
+
+
+def parse_trace(payload: bytes) -> Kept | None:
+    """The trace of a record; None for one of another version, which counts as missing."""
+    try:
+        value = json.loads(payload)
+        return Kept(Trace(**{name: value[name] for name in _FIELDS}), int(value["added"]), bool(value["supersedes"]))
+    except (ValueError, KeyError, TypeError):
+        return None
+
+
+def in_order(kept: Iterable[Kept]) -> list[Kept]:
+    """The traces of one action, the oldest first."""
+    return sorted(kept, key=lambda one: one.added)
+
+
+def standing(kept: list[Kept]) -> Trace | None:
+    """Which of these traces, in order, stands: the last that supersedes, else the first."""
+    chosen = next((one for one in reversed(kept) if one.supersedes), kept[0] if kept else None)
+    return chosen.trace if chosen else None
