@@ -408,6 +408,15 @@ def test_a_shell_script_brings_what_it_sources_and_runs(space: Space) -> None:
     ]
 
 
+def test_a_python_file_that_a_shell_script_names_counts_by_its_bytes(space: Space) -> None:
+    space.write(**{"src/run.sh": "wc -l src/a.py", "src/a.py": "# one"})
+    before = space.reader.script("src/run.sh", EXP)
+    space.file("src/a.py", "# two")
+    assert [file.identity for file in space.reader.script("src/run.sh", EXP).files] != [
+        f.identity for f in before.files
+    ]
+
+
 def test_a_julia_script_brings_what_it_includes(space: Space) -> None:
     space.write(
         **{

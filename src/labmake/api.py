@@ -9,6 +9,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, TypeVar
 
 from labmake.engine import plan as planning
@@ -46,6 +47,7 @@ class Loading:
 
     experiment: str
     file: str
+    root: Path
     rules: list[Rule] = field(default_factory=list)
     groups: dict[str, tuple[list[str], Where]] = field(default_factory=dict)
 
@@ -78,7 +80,7 @@ def rule(*outputs: str | Mapping[str, str], run: Recipe | None = None, **words: 
                 ["drop run=, or do not decorate"],
                 where,
             )
-        add(Recipe("function", into.file if into else "", function.__name__))
+        add(Recipe("function", f"/{into.file}" if into else "", function.__name__))
         return function
 
     return decorate
@@ -333,7 +335,10 @@ def _caller() -> Where:
     frame = sys._getframe(2)
     while frame.f_code.co_filename == __file__ and frame.f_back is not None:
         frame = frame.f_back
-    return Where(loading.file if loading is not None else frame.f_code.co_filename, frame.f_lineno)
+    file = frame.f_code.co_filename
+    if loading is not None:
+        file = file.removeprefix(f"{loading.root}/")
+    return Where(file, frame.f_lineno)
 
 
 def _at(where: Where, function: Callable[..., Any], *arguments: Any) -> Any:

@@ -118,7 +118,7 @@ def format_error(error: LabmakeError) -> str:
     lines = [printable(error.what)]
     facts = list(error.facts)
     if error.where is not None:
-        facts.insert(0, ("rule", error.where))
+        facts.insert(0, ("at", error.where))
     width = max((len(label) for label, _ in facts), default=0)
     for label, value in facts:
         first, *rest = printable(value).split("\n")

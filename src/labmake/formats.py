@@ -158,7 +158,8 @@ def _pandas_csv(path: Path) -> Any:
     import pandas
 
     # Until 3.1 the default parser could miss the last digit of a float.
-    exact = {} if tuple(map(int, pandas.__version__.split(".")[:2])) >= (3, 1) else {"float_precision": "round_trip"}
+    new = tuple(map(int, pandas.__version__.split(".")[:2])) >= (3, 1)
+    exact: dict[str, Any] = {} if new else {"float_precision": "round_trip"}
     return pandas.read_csv(path, sep=_SEPARATORS[split_suffix(path)[0]], **exact)
 
 

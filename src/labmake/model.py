@@ -158,3 +158,5 @@ class Fact:
     action: Digest
     outputs: Mapping[str, tuple[Digest, Any]]
     """path → (digest, Stat of a file or {relative path: Stat} of a folder)."""
+    snapshot: Digest = ""
+    """Of the list of the step's code files as they were."""

@@ -93,11 +93,13 @@ def rounded(value: Any, digits: int = 0) -> str:
 def thousands(value: Any, digits: int | None = None) -> str:
     """`value` with thin spaces between thousands, unbreakable: 12 345."""
     plain = number(value)
-    whole = plain.is_integer() if digits is None else digits == 0
-    integer = int(str(value)) if whole and re.fullmatch(r"[+-]?\d+", str(value)) else plain
-    return (f"{integer:,.0f}" if whole else f"{plain:,.{digits}f}" if digits is not None else f"{plain:,}").replace(
-        ",", NARROW
-    )
+    if digits is not None:
+        text = f"{plain:,.{digits}f}"
+    elif re.fullmatch(r"[+-]?\d+", str(value)):
+        text = f"{int(str(value)):,d}"
+    else:
+        text = f"{plain:,.0f}" if plain.is_integer() else f"{plain:,}"
+    return text.replace(",", NARROW)
 
 
 def percent(value: Any, digits: int = 1) -> str:

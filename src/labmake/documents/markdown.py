@@ -141,9 +141,9 @@ def _texts(value: object) -> list[str]:
 
 
 def _blank(text: str) -> str:
-    """`text` with spaces in place of code; lines keep their numbers."""
+    """`text` with a sign that means nothing in place of code; lines keep their numbers."""
     for start, end in code(text):
-        text = text[:start] + re.sub(r"[^\n]", " ", text[start:end]) + text[end:]
+        text = text[:start] + re.sub(r"[^\n]", "\ue0f5", text[start:end]) + text[end:]
     return text
 
 

@@ -56,12 +56,15 @@ class Document:
 
 @dataclass(frozen=True, slots=True)
 class Tree:
-    """pandoc's syntax tree of a document, numbered and with its references resolved, and pandoc's warnings."""
+    """pandoc's syntax tree of a document, numbered and with its references resolved, and pandoc's warnings.
+
+    `meta` is the front matter as text, `nodes` are pandoc's metadata and blocks.
+    """
 
     document: Document
     json: bytes
     meta: dict[str, Any]
-    blocks: list[Any]
+    nodes: list[Any]
     warnings: list[str]
 
 
@@ -75,7 +78,7 @@ def ast(document: Document) -> Tree:
     arguments = ["-f", "markdown", "-t", "json", "-L", str(TEMPLATES / "xref.lua"), "--citeproc"]
     output, warnings = run(document, arguments, document.markdown.encode())
     read = json.loads(output)
-    tree = Tree(document, output, meta, read["blocks"], warnings)
+    tree = Tree(document, output, meta, [read["meta"], read["blocks"]], warnings)
     _check_images(tree)
     return tree
 
@@ -103,7 +106,7 @@ def run(document: Document, arguments: Sequence[str], data: bytes) -> tuple[byte
 
 def images(tree: Tree) -> list[str]:
     """The targets of all images in the tree, in order, each once, as paths."""
-    found = (unquote(one["c"][2][0]) for one in elements(tree.blocks) if one["t"] == "Image")
+    found = (unquote(one["c"][2][0]) for one in elements(tree.nodes) if one["t"] == "Image")
     return list(dict.fromkeys(found))
 
 

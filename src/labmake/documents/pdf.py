@@ -91,7 +91,7 @@ def _refused(document: Document, error: Any, source: bytes) -> RuleError:
 
 def _lost(tree: Tree) -> list[str]:
     """Warnings for raw HTML and TeX, which a PDF does not show."""
-    raw = [one["c"] for one in elements(tree.blocks) if one["t"] in ("RawBlock", "RawInline")]
+    raw = [one["c"] for one in elements(tree.nodes) if one["t"] in ("RawBlock", "RawInline")]
     lost = dict.fromkeys(text.strip().split("\n")[0][:60] for kind, text in raw if kind != "typst" and _shows(text))
     return [f"the PDF does not show: {text}" for text in lost]
 

@@ -34,9 +34,10 @@ _TIGHT = re.compile(r"\{\{([A-Za-z_]\w*(?:(?:\.[A-Za-z_]\w*|\[[^\]\n]*\])+(?:\s*
 def expand(text: str, name: str, value: Callable[[str], object], mark: bool = False) -> str:
     """The document `name` with all values filled in; `value("x")` is asked once for each unknown name `x`.
 
-    It returns parsed data (see `parse`); whatever it raises passes through untouched, also a BaseException. With
-    `mark`, values in prose stand between OPEN and CLOSE, for `provenance`. Raises RuleError with file and line for
-    a syntax error, a missing key, an empty or NaN value, an unknown filter, a number that is none.
+    Names in branches that are not taken are asked for too. `value` returns parsed data (see `parse`); whatever it
+    raises passes through untouched, also a BaseException. With `mark`, values stand between OPEN and CLOSE, for
+    `provenance`. Raises RuleError with file and line for a syntax error, a missing key, an empty or NaN value, an
+    unknown filter, a number that is none.
     """
     import jinja2
 

@@ -22,7 +22,7 @@ from labmake.engine.questions import inside_folder, of_file, question, slice_of
 from labmake.engine.rulebook import Match
 from labmake.engine.services import Options, Services
 from labmake.engine.sourcing import visit_source
-from labmake.errors import Cycle, DataChanged, LabmakeError, NoRule, StepFailed
+from labmake.errors import Cycle, DataChanged, LabmakeError, NoRule, NoSuchKey, StepFailed
 from labmake.executors.resources import Pool, Request
 from labmake.layout import GENERATED, experiment_of, short
 from labmake.model import Fact, Key
@@ -378,7 +378,7 @@ class Build:
 
 def is_missing(result: object) -> bool:
     """Whether a result says that a target does not exist: no rule, no such file or no such key."""
-    return isinstance(result, Failed) and isinstance(result.error, NoRule)
+    return isinstance(result, Failed) and isinstance(result.error, (NoRule, NoSuchKey))
 
 
 class _Signals:

@@ -74,6 +74,8 @@ class Decided:
     action: Action
     groups: tuple[Group, ...]
     options: Mapping[str, Any]
+    snapshot: Digest
+    """Of the list of the code files' places and digests: the code as it was, for `labmake why`."""
 
 
 Asking = Generator[Sequence[Key] | Run, Any, Any]
@@ -178,11 +180,11 @@ def decide(services: Services, match: Match) -> Asking:
         recipe, params = bind(step, match.binding)
         names = [*shapes, *params, *match.binding, *match.rule.outputs, "out", "scratch"]
         check_holes(recipe, names)
-        code_key = _code_key(step, match)
-        extra = [code_key] if step.options.get("environment") == "none" else [code_key, "?environment"]
+        code = code_key(step, match)
+        extra = [code] if step.options.get("environment") == "none" else [code, "?environment"]
         keys = list(dict.fromkeys([*(item.question for shape in shapes.values() for item in shape.items), *extra]))
         answers = dict(zip(keys, (yield from asking.ask(keys, groups)), strict=True))
-        closure = code_closure(services, code_key[6:])
+        closure = code_closure(services, code[6:])
         for file in closure.files:
             if not services.blobs.has(file.digest):
                 services.blobs.put_copy(services.absolute(file.path), file.digest)
@@ -201,7 +203,8 @@ def decide(services: Services, match: Match) -> Asking:
     except LabmakeError as error:
         error.where = error.where or where
         raise
-    return Decided(action, tuple(groups), step.options)
+    snapshot = services.keep("".join(f"{canonical(list(one))}\n" for one in action.code).encode())
+    return Decided(action, tuple(groups), step.options, snapshot)
 
 
 def _plan(services: Services, match: Match, groups: list[Group]) -> Asking:
@@ -209,8 +212,10 @@ def _plan(services: Services, match: Match, groups: list[Group]) -> Asking:
     function = match.rule.plan
     assert function is not None
     decided, asked = yield from replay(function, match.binding, match.rule.where, context)
-    code = yield [f"?code {canonical(['plan', match.rule.where.file, '', match.experiment, [], ''])}"]
-    asked = [*asked, ((f"?code {canonical(['plan', match.rule.where.file, '', match.experiment, [], ''])}",), code)]
+    file = match.rule.where.file
+    if file.endswith(".py"):
+        own = f"?code {canonical(['plan', file, '', match.experiment, [], ''])}"
+        yield from asking.ask([own], groups)
     for keys, results in asked:
         pairs = [(key, r.digest if isinstance(r, Answer) else "failed") for key, r in zip(keys, results, strict=True)]
         groups.append(tuple(pairs))
@@ -218,7 +223,8 @@ def _plan(services: Services, match: Match, groups: list[Group]) -> Asking:
     return step
 
 
-def _code_key(step: Step, match: Match) -> Key:
+def code_key(step: Step, match: Match) -> Key:
+    """The question for the code of a step."""
     recipe, _ = bind(step, match.binding)
     extra = list(step.options.get("code", ()))
     return f"?code {canonical([recipe.kind, recipe.text, recipe.function, match.experiment, extra, recipe.interpreter])}"
@@ -288,24 +294,25 @@ def _record(services: Services, options: Options, match: Match, decided: Decided
 
 
 def _fact(match: Match, decided: Decided, placed: Mapping[str, places.Placed]) -> Fact:
-    return Fact(match.node, match.rule.digest, decided.groups, decided.action.digest, dict(placed))
+    return Fact(match.node, match.rule.digest, decided.groups, decided.action.digest, dict(placed), decided.snapshot)
 
 
 def fact_text(fact: Fact) -> str:
     """A fact as the state keeps it."""
-    return json.dumps([fact.node, fact.rule, fact.groups, fact.action, fact.outputs])
+    return json.dumps([fact.node, fact.rule, fact.groups, fact.action, fact.outputs, fact.snapshot])
 
 
 def parse_fact(text: str) -> Fact | None:
     """The fact that fact_text wrote; None if it is not one."""
     try:
-        node, rule, groups, action, outputs = json.loads(text)
+        node, rule, groups, action, outputs, snapshot = json.loads(text)
         return Fact(
             node,
             rule,
             tuple(tuple((key, digest) for key, digest in group) for group in groups),
             action,
             {path: (digest, _stats(stat)) for path, (digest, stat) in outputs.items()},
+            snapshot,
         )
     except (ValueError, TypeError):
         return None

@@ -1,28 +1,26 @@
 """Sources: data from outside, copied to their target and pinned by hash in the experiment's hashes.txt.
 
 A source whose data are not what hashes.txt records stops the build before it computes: sources that targets may need
-are looked at first (`needed_sources`).
+are brought first (see reach).
 """
 
 from __future__ import annotations
 
 import importlib.util
 import os
-from collections.abc import Generator, Iterable, Iterator, Sequence
+from collections.abc import Generator, Sequence
 from pathlib import Path
 from typing import Any
 
 from labmake.data import hashes
-from labmake.data.slices import split_slice
 from labmake.engine import outputs as places
 from labmake.engine.nodes import Made, WouldRun
-from labmake.engine.patterns import fill, wildcards
 from labmake.engine.plan import Answer, Failed, Result
 from labmake.engine.rulebook import Match
 from labmake.engine.services import Options, Services
 from labmake.errors import DataChanged, LabmakeError, RuleError
-from labmake.layout import expand, script_folder, short
-from labmake.model import Digest, Each, Fact, Find, Key, Rule
+from labmake.layout import script_folder, short
+from labmake.model import Digest, Fact, Key
 from labmake.store.digest import hex_of, parse_manifest, plain
 
 HASHES = "hashes.txt"
@@ -165,65 +163,3 @@ def _lines(services: Services, experiment: str) -> dict[str, str]:
 def _twin(name: str, experiment: str) -> str:
     parts = name.split("/", 2)
     return f"generated/{experiment}/{parts[2]}" if experiment and len(parts) == 3 else name
-
-
-def needed_sources(services: Services, targets: Iterable[str]) -> list[str]:
-    """The sources that targets may need, judged by the rules alone: nothing is planned for it.
-
-    A rule that plans may need any source of its experiment.
-    """
-    found: dict[str, None] = {}
-    seen: set[tuple[str, str]] = set()
-    waiting = [path for path in targets if path.startswith("generated/")]
-    while waiting:
-        try:
-            match = services.rulebook.find(waiting.pop())
-        except LabmakeError:
-            continue
-        if (match.rule.digest, match.experiment) in seen:
-            continue
-        seen.add((match.rule.digest, match.experiment))
-        if match.rule.address:
-            found[match.node] = None
-        elif match.rule.step is None:
-            found.update(dict.fromkeys(all_sources(services, match.experiment)))
-        else:
-            waiting.extend(_inputs_of(match.rule, match))
-    return list(found)
-
-
-def all_sources(services: Services, experiment: str) -> list[str]:
-    """The targets of all sources of an experiment."""
-    rules = services.rulebook.rules(experiment)
-    return [Match(rule, {}, experiment).node for rule in rules if rule.address]
-
-
-def _inputs_of(rule: Rule, match: Match) -> Iterator[str]:
-    """Paths that stand for the inputs of a rule: wildcards are filled in, those of each with a stand-in."""
-    assert rule.step is not None
-    for spec in rule.step.inputs.values():
-        for written in _written(spec):
-            path = fill(written, match.binding)
-            path = fill(path, {name: _stand_in(path, name) for name in wildcards(path)})
-            cut = split_slice(path)
-            yield expand(cut[0] if cut else path, match.experiment)
-
-
-def _written(spec: Any) -> Iterator[str]:
-    if isinstance(spec, str):
-        yield spec
-    elif isinstance(spec, Each):
-        yield spec.pattern
-        for values in spec.over.values():
-            if isinstance(values, (str, Find)):
-                yield from _written(values)
-    elif isinstance(spec, Find):
-        yield spec.pattern
-    elif isinstance(spec, dict):
-        yield from (path for path in spec.values() if isinstance(path, str))
-    elif isinstance(spec, (list, tuple)):
-        yield from (path for path in spec if isinstance(path, str))
-
-
-def _stand_in(path: str, name: str) -> str:
-    return "0"

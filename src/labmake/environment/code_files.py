@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import glob
 import posixpath
 from collections.abc import Callable, Iterable, MutableMapping, Sequence
 from functools import cached_property
@@ -167,7 +166,9 @@ class CodeReader:
                 continue
             kind = self._language(path)
             if kind == "python":
-                closures.append(self.python(path, experiment))
+                closure = self.python(path, experiment)
+                # A shell script may run the Python files it names or read them.
+                closures.append(closure if path == file else by_bytes(closure))
             elif kind:
                 digest, names = self._texts.read(path, f"{kind} {code_words.KIND}", code_words.READERS[kind])
                 files[path] = CodeFile(path, digest, digest)
@@ -196,6 +197,8 @@ class CodeReader:
             return [path]
         if self.tree.is_folder(path):
             return list(self.tree.walk(path))
+        import glob
+
         found: dict[str, None] = {}
         for match in sorted(glob.glob(path, root_dir=self.root, recursive=True)) if glob.has_magic(path) else ():
             name = match.rstrip("/")

@@ -213,7 +213,7 @@ class Blobs:
             os.unlink(path)
 
     def put_copy(self, path: str, digest: Digest) -> None:
-        """Stores a copy of the file at `path`. Raises FileChanged if it holds other bytes than its digest; StoreError."""
+        """Stores a copy of the file at `path`. Raises FileChanged if it holds other bytes; StoreError."""
         blob = blob_of(digest)
         if size_of(blob) <= SMALL:
             with Path(path).open("rb") as file:

@@ -111,9 +111,9 @@ def place_input(blobs: Blobs, location: Location | None, digest: Digest, destina
     """Puts an input, read-only, into a step folder: a file, or a folder by its manifest.
 
     Bytes come from `location` (as Blobs.locate gave it; None: it is looked up) or from the worktree's file `origin`. Up
-    to 1 MiB they are copied, else reflinked, else hard-linked, else copied. Copies are verified: FileChanged if an origin
-    does not hold them, StoreError if a blob does not. A link to an origin is not: the caller compares its stat before and
-    after the run. A large blob with a location was verified when it was located.
+    to 1 MiB they are copied, else reflinked, else hard-linked, else copied. Copies are verified: FileChanged if an
+    origin does not hold them, StoreError if a blob does not. A link to an origin is not: the caller compares its stat
+    before and after the run. A large blob with a location was verified when it was located.
     """
     if is_folder(digest):
         for entry in parse_manifest(blobs.read(digest)):

@@ -4,7 +4,7 @@
     record    magic "\\x89LmR" | kind, 1 byte | length of key, u16 | length of payload, u32 | key | payload | crc32, u32
     kind      "B" blob: the key is its digest
               "T" trace: the key is the action's digest, the payload JSON
-              "L" large blob: the key is its digest, the payload "<mtime_ns> <inode>" of its file when it held these bytes
+              "L" large blob: the key is its digest, the payload "<mtime_ns> <inode>" of its sound file
 
 Integers are little-endian; the crc covers all that precedes it in the record.
 

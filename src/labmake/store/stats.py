@@ -1,11 +1,11 @@
 """The stat cache: a file's digest without reading it, as long as its stat proves that it did not change.
 
-The trap is git's "racy" file: the kernel stamps files from a clock that ticks every 1 to 10 ms, so a file that is hashed
-and edited within one tick, at the same length, has the stat it had. Therefore a stat is recorded only if its mtime is
-older than the file system's clock when hashing began, by more than a tick: any later edit then gets another mtime. A file
-that was written a moment ago is hashed again until it is old enough. The clock is the file system's own, not the
-machine's: on a network they differ by seconds. A clock that was read too early only makes more files look too young, so
-one reading serves for a few milliseconds.
+The trap is git's "racy" file: the kernel stamps files from a clock that ticks every 1 to 10 ms, so a file that is
+hashed and edited within one tick, at the same length, has the stat it had. Therefore a stat is recorded only if its
+mtime is older than the clock when hashing began, by more than a tick: any later edit then gets another mtime. A
+file that was written a moment ago is hashed again until it is old enough. The clock is the file system's own, not the
+machine's: on a network they differ by seconds. A clock that was read too early only makes more files look too young,
+so one reading serves for a few milliseconds.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ _CLOCK_SERVES = 0.005
 """Seconds for which one reading of the file system's clock is used."""
 
 _FOREIGN = 60_000_000_000
-"""Nanoseconds by which a file on another file system than the project must lie back: its clock may differ from ours, and
-is not read, since we may not be allowed to write there."""
+"""Nanoseconds by which a file on another file system than the project must lie back: its clock may differ from ours,
+and is not read, since we may not be allowed to write there."""
 
 
 class StatCache:

@@ -1,0 +1,167 @@
+"""The command `labmake` (and `lm`): words to functions. Commands are imported when they are called.
+
+`labmake` alone builds the current experiment; a first word that is no command is a target.
+
+Exit codes: 0 all well, 1 a step failed, 2 the command line or a rule cannot be, 3 an edited file was kept,
+4 data are not what hashes.txt records, 5 the store cannot be used, 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+import click
+
+from labmake.errors import INTERRUPTED, LabmakeError, format_error
+
+HELP = """Make for the lab: ask for a file, get the file, and nothing is made twice.
+
+\b
+  labmake                       build the current experiment
+  labmake plot1                 build one target: a path, a short path or a unique stem
+  labmake build -n              say what would be made
+
+Exit codes: 0 all well, 1 a step failed, 2 the command line or a rule cannot be, 3 an edited file was kept,
+4 data are not what hashes.txt records, 5 the store cannot be used, 130 interrupted.
+"""
+
+
+class _Group(click.Group):
+    """A group in which a first word that is no command is a target of `build`."""
+
+    def resolve_command(self, ctx: click.Context, args: list[str]) -> tuple[str | None, click.Command | None, list[str]]:
+        if args and args[0] not in self.commands:
+            return "build", self.commands["build"], args
+        return super().resolve_command(ctx, args)
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        own = {"--help", "--version", "-h"}
+        if not args or (args[0].startswith("-") and args[0] not in own):
+            args = ["build", *args]
+        return super().parse_args(ctx, args)
+
+
+@click.group(cls=_Group, help=HELP, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="labmake", message="labmake %(version)s")
+def command() -> None:
+    pass
+
+
+_EXPERIMENT = click.option("-e", "--experiment", metavar="EXP", help="The experiment, or a part of its name.")
+
+
+@command.command()
+@click.argument("targets", nargs=-1)
+@click.option("-j", "--jobs", type=click.IntRange(1), default=None, metavar="N", help="Steps at once (all processors).")
+@click.option("-n", "--dry-run", "dry", is_flag=True, help="Say what would be made, and make nothing.")
+@click.option("-f", "--force", is_flag=True, help="Run the targets' own steps again.")
+@click.option("--fail-fast", is_flag=True, help="Stop at the first failure instead of going on with the rest.")
+@click.option("--discard-edits", is_flag=True, help="Replace edited outputs; they are set aside.")
+@click.option("-y", "--yes", is_flag=True, help="Answer yes to questions.")
+@click.option("-q", "--quiet", is_flag=True, help="Tell only failures and the end.")
+@_EXPERIMENT
+def build(jobs: int | None, **words: Any) -> int:
+    """Bring TARGETS up to date (without any: the documents and all rules without wildcards of the experiment)."""
+    from labmake.cli.building import Wishes, run_build
+
+    return run_build(Wishes(jobs=jobs or 0, **words))
+
+
+@command.command()
+@_EXPERIMENT
+def status(experiment: str | None) -> int:
+    """What is up to date, what would run and why, what failed, what was edited."""
+    from labmake.cli.looking import run_status
+
+    return run_status(experiment)
+
+
+@command.command()
+@click.argument("target")
+@_EXPERIMENT
+def why(target: str, experiment: str | None) -> int:
+    """Why TARGET would be made again: what changed, old and new values, file and line."""
+    from labmake.cli.looking import run_why
+
+    return run_why(target, experiment)
+
+
+@command.command()
+@_EXPERIMENT
+def failures(experiment: str | None) -> int:
+    """The steps that failed when they were last run: where, how, the last lines."""
+    from labmake.cli.looking import run_failures
+
+    return run_failures(experiment)
+
+
+@command.command()
+@click.argument("target")
+@_EXPERIMENT
+def logs(target: str, experiment: str | None) -> int:
+    """What TARGET's step printed when it last ran."""
+    from labmake.cli.looking import run_logs
+
+    return run_logs(target, experiment)
+
+
+@command.command()
+@click.argument("targets", nargs=-1)
+@_EXPERIMENT
+def restore(targets: tuple[str, ...], experiment: str | None) -> int:
+    """Put back what was recorded for TARGETS (all); edited files are set aside."""
+    from labmake.cli.tidying import run_restore
+
+    return run_restore(targets, experiment)
+
+
+@command.command()
+@click.argument("targets", nargs=-1)
+@_EXPERIMENT
+def clean(targets: tuple[str, ...], experiment: str | None) -> int:
+    """Remove generated files (of TARGETS) that can be restored from the store; edited files stay."""
+    from labmake.cli.tidying import run_clean
+
+    return run_clean(targets, experiment)
+
+
+@command.command()
+@click.argument("folder", default=".", type=click.Path(file_okay=False))
+def init(folder: str) -> int:
+    """Make FOLDER (here) a labmake project: adds what is missing, overwrites nothing."""
+    from labmake.cli.starting import run_init
+
+    return run_init(folder)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the command line and exit."""
+    sys.exit(run(sys.argv[1:] if arguments is None else list(arguments)))
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Run the command line; its exit code. Users' mistakes are told in three parts, never as a traceback."""
+    try:
+        code = command.main(list(arguments), prog_name="labmake", standalone_mode=False)
+        return code if isinstance(code, int) else 0
+    except LabmakeError as error:
+        click.echo(f"error: {format_error(error)}", err=True)
+        return error.code
+    except click.ClickException as error:
+        error.show()
+        return 2
+    except (KeyboardInterrupt, click.Abort):
+        click.echo("interrupted", err=True)
+        return INTERRUPTED
+    except BrokenPipeError:
+        sys.stderr.close()
+        return 0
+    except OSError as error:
+        click.echo(f"error: {error.strerror or error}\n  file  {error.filename}", err=True)
+        return 5
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,310 @@
+"""A session: the project's rooms opened for one command, and what the words of a command line mean."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+from collections.abc import Iterable, Iterator, MutableMapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from labmake.documents.rules import document_rules
+from labmake.engine.build import Build
+from labmake.engine.patterns import wildcards
+from labmake.engine.rulebook import EXP, Match, Rulebook, RuleFile, nearest
+from labmake.engine.services import Options, Reporter, Services
+from labmake.environment.code_files import CodeReader
+from labmake.environment.distributions import environment_text, root_locks
+from labmake.errors import LabmakeError, Misuse, NoRule, RuleError
+from labmake.executors.local import Local
+from labmake.executors.resources import this_machine
+from labmake.layout import Project, expand, experiments, find_project, generated_folder, short
+from labmake.loading import load
+from labmake.model import Json, Rule
+from labmake.seams import RealClock
+from labmake.store.blobs import Blobs
+from labmake.store.state import State
+from labmake.store.stats import StatCache
+
+
+class _Memo(MutableMapping[str, Json]):
+    """The state's memo as a mapping, for the code reader."""
+
+    def __init__(self, state: State) -> None:
+        self._state = state
+
+    def __getitem__(self, key: str) -> Json:
+        value = self._state.memo_get(key)
+        if value is None:
+            raise KeyError(key)
+        return value
+
+    def __setitem__(self, key: str, value: Json) -> None:
+        self._state.memo_put(key, value)
+
+    def __delitem__(self, key: str) -> None:
+        self._state.memo_put(key, None)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(())
+
+    def __len__(self) -> int:
+        return 0
+
+
+@dataclass
+class Session:
+    """An opened project, the experiment that is meant, and the folder the user stands in."""
+
+    services: Services
+    experiment: str
+    here: Path
+
+    @property
+    def project(self) -> Project:
+        return self.services.project
+
+    def build(self, options: Options) -> Build:
+        """A build with these options, with workers on this machine."""
+
+        def workers() -> Local:
+            state = self.project.state
+            return Local(state / "steps", state / "store", this_machine(options.jobs), options.jobs)
+
+        return Build(self.services, options, workers)
+
+
+@contextmanager
+def session(experiment: str | None = None, reporter: Reporter | None = None, start: Path | None = None) -> Iterator[Session]:
+    """Open the project around `start` (the working directory). Raises Misuse outside of one or inside a step."""
+    if os.environ.get("LABMAKE_IN_STEP"):
+        raise Misuse(
+            "labmake was started inside a step",
+            [("folder", os.getcwd())],
+            ["a step cannot build: name what it needs as inputs of its rule"],
+        )
+    here = Path(os.path.realpath(start or Path.cwd()))
+    project = find_project(here)
+    known = experiments(project)
+    current = current_experiment(project, known, here, experiment)
+    state = State.open(project.database)
+    try:
+        services = open_services(project, known, state)
+        if reporter is not None:
+            services.reporter = reporter
+        yield Session(services, current, here)
+        state.commit()
+    finally:
+        state.close()
+
+
+def open_services(project: Project, known: Iterable[str], state: State) -> Services:
+    """The engine's rooms for a project."""
+    clock = RealClock()
+    stats = StatCache(state, project.root, clock)
+    blobs = Blobs(project.state / "store", state)
+    code = CodeReader(project.root, stats.digest, _Memo(state))
+
+    def read(name: str) -> RuleFile:
+        own = load(project, name)
+        general = load(project, "").rules if name else ()
+        return RuleFile(own.rules, own.groups, document_rules(project, name, (*own.rules, *_of(general, name))))
+
+    def environment() -> str:
+        return environment_text(root_locks(stats.digest))
+
+    cached: list[str] = []
+
+    def environment_once() -> str:
+        if not cached:
+            cached.append(environment())
+        return cached[0]
+
+    return Services(project, state, blobs, stats, code, Rulebook(known, read), environment_once, clock)
+
+
+def _of(general: Iterable[Rule], experiment: str) -> Iterator[Rule]:
+    """The rules of rules.py that make results of an experiment, with its name filled in, for documents' values."""
+    from dataclasses import replace
+
+    from labmake.engine.patterns import fill
+
+    for rule in general:
+        outputs = {name: fill(pattern, {EXP: experiment}) for name, pattern in rule.outputs.items()}
+        if all(path.startswith(generated_folder(experiment) + "/") for path in outputs.values()):
+            yield replace(rule, outputs=outputs)
+
+
+def current_experiment(project: Project, known: list[str], here: Path, asked: str | None) -> str:
+    """The experiment that a command is about: -e, else that of the working directory, else of the branch, else the only
+    one; "" without experiments. Raises Misuse if that leaves several."""
+    if asked is not None:
+        found = [name for name in known if name == asked] or [name for name in known if asked.lower() in name.lower()]
+        if len(found) != 1:
+            raise Misuse(
+                f"{'no experiment is' if not found else 'several experiments are'} called {asked}",
+                [("experiments", "\n".join(found or known) or "none")],
+                ["give the name, or a part that only one has"],
+            )
+        return found[0]
+    if not known:
+        return ""
+    parts = here.relative_to(project.root).parts if here.is_relative_to(project.root) else ()
+    if len(parts) > 1 and parts[0] in ("scripts", "generated") and parts[1] in known:
+        return parts[1]
+    branch = current_branch(project)
+    if branch in known:
+        return branch
+    if len(known) == 1:
+        return known[0]
+    raise Misuse(
+        "it is not clear which experiment is meant",
+        [("branch", branch or "none"), ("experiments", "\n".join(known))],
+        ["go into its folder, check out its branch, or name it: -e NAME"],
+    )
+
+
+def current_branch(project: Project) -> str:
+    """The branch that is checked out; "" without git or with a detached head."""
+    try:
+        said = subprocess.run(
+            ["git", "symbolic-ref", "--quiet", "--short", "HEAD"],
+            cwd=project.root, capture_output=True, text=True, check=False,
+        )
+    except OSError:
+        return ""
+    return said.stdout.strip()
+
+
+# What is asked for -------------------------------------------------------------------------------------------------
+
+
+def default_targets(opened: Session) -> list[str]:
+    """All documents and all rules without wildcards of the current experiment, unless default=False."""
+    rulebook, experiment = opened.services.rulebook, opened.experiment
+    targets: list[str] = []
+    for rule in rulebook.rules(experiment):
+        if rule.options.get("default") is False:
+            continue
+        if any(name != EXP for name in wildcards(next(iter(rule.outputs.values())))):
+            continue
+        targets += Match(rule, {}, experiment).outputs.values()
+    return list(dict.fromkeys(target for target in targets if _is_mine(rulebook, target)))
+
+
+def _is_mine(rulebook: Rulebook, target: str) -> bool:
+    """Whether a target has a rule of its own choosing; a built-in rule that gives way does not count twice."""
+    try:
+        rulebook.find(target)
+    except NoRule:
+        return False
+    return True
+
+
+def resolve(opened: Session, words: Iterable[str]) -> list[str]:
+    """The project paths of targets that a command line names."""
+    return list(dict.fromkeys(path for word in words for path in resolve_one(opened, word)))
+
+
+def resolve_one(opened: Session, word: str) -> list[str]:
+    """What a word of the command line means: a path from the working directory, a group, a short path, a unique stem.
+
+    Raises Misuse if it lies outside of the project or means two things, NoRule if it means nothing.
+    """
+    services, experiment = opened.services, opened.experiment
+    groups = services.rulebook.file(experiment).groups
+    if word in groups:
+        return list(groups[word][0])
+    other, colon, rest = word.partition(":")
+    if colon and other in services.rulebook.experiments:
+        return [expand(rest, other)]
+    found: list[str] = []
+    inside = _from_here(opened, word)
+    if inside is not None and inside.startswith("generated/") and _exists(services.rulebook, inside):
+        found.append(inside)
+    if not word.startswith("/") and not inside_only(word):
+        for candidate in (word, word + "/"):
+            path = expand(candidate, experiment)
+            if path.startswith("generated/") and _exists(services.rulebook, path) and path not in found:
+                found.append(path)
+                break
+    found = found or by_stem(opened, word)
+    if len(found) == 1:
+        return found
+    if found:
+        raise Misuse(f"{word} means several targets", [("target", path) for path in found], ["give more of the path"])
+    raise no_target(opened, word, inside)
+
+
+def inside_only(word: str) -> bool:
+    """Whether a word can only be a path from the working directory."""
+    return word.startswith(("./", "../", "~"))
+
+
+def _from_here(opened: Session, word: str) -> str | None:
+    """The project path of a path from the working directory, or None outside of the project."""
+    whole = os.path.normpath(opened.here / os.path.expanduser(word))
+    root = str(opened.project.root)
+    if not whole.startswith(root + os.sep):
+        return None
+    return whole[len(root) + 1 :] + ("/" if word.endswith("/") else "")
+
+
+def _exists(rulebook: Rulebook, path: str) -> bool:
+    try:
+        rulebook.find(path)
+    except NoRule:
+        return False
+    except RuleError:
+        return True
+    return True
+
+
+def by_stem(opened: Session, word: str) -> list[str]:
+    """The targets without wildcards whose name, or name without suffix, is `word`; known ones with wildcards too."""
+    rulebook, experiment = opened.services.rulebook, opened.experiment
+    literal = [
+        path
+        for rule in rulebook.rules(experiment)
+        if not any(name != EXP for name in wildcards(next(iter(rule.outputs.values()))))
+        for path in Match(rule, {}, experiment).outputs.values()
+    ]
+    prefix = generated_folder(experiment) + "/"
+    known = [node for node in opened.services.state.facts() if node.startswith(prefix)]
+    found = [p for p in dict.fromkeys([*literal, *known]) if _name(p) == word] or [
+        p for p in dict.fromkeys([*literal, *known]) if re.sub(r"\.[^.]+$", "", _name(p)) == word
+    ]
+    return [path for path in found if _exists(rulebook, path)]
+
+
+def _name(path: str) -> str:
+    return path.rstrip("/").rpartition("/")[2]
+
+
+def no_target(opened: Session, word: str, inside: str | None) -> LabmakeError:
+    """The error for a word that names no target."""
+    experiment = opened.experiment
+    patterns = {
+        short(pattern, experiment): rule.where
+        for rule in opened.services.rulebook.rules(experiment)
+        for pattern in rule.outputs.values()
+    }
+    facts: list[tuple[str, object]] = [
+        ("nearest", f"{pattern}   {patterns[pattern]}") for pattern in nearest(word, patterns)
+    ]
+    if inside is None and (word.startswith(("/", "../", "~"))):
+        return Misuse(
+            f"{word} lies outside of the project",
+            [("project", opened.project.root)],
+            ["ask for something under generated/"],
+        )
+    if inside is not None and os.path.exists(opened.project.root / inside) and not inside.startswith("generated/"):
+        return NoRule(f"{word} is a source file: nothing makes it", facts, ["ask for something under generated/"])
+    return NoRule(
+        f"no rule makes {word}",
+        [("experiment", experiment or "none"), *facts] if facts else [("experiment", experiment or "none"), ("rules", "none")],
+        ["`labmake status` lists what can be made"],
+    )

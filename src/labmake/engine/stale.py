@@ -1,0 +1,61 @@
+"""Stale targets: after a complete default build, what this worktree made before and what no longer exists is removed.
+
+A target exists if a rule matches and its plan succeeds: a slice whose key is gone, a renamed rule, and all that need
+such a target do not. Facts that the build did not visit are decided again without running anything; a target that
+would run, fails otherwise or cannot be known stays. Edited files stay. Blobs stay, so a target that comes back is
+restored.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from labmake.engine import outputs as places
+from labmake.engine.build import Build, Executor, is_missing
+from labmake.engine.services import Services
+from labmake.errors import NoRule, TwoRules
+from labmake.layout import generated_folder
+from labmake.model import Fact
+
+
+def remove_stale(services: Services, done: Build, experiment: str) -> list[str]:
+    """Remove the stale targets of an experiment; returns their paths."""
+    prefix = f"{generated_folder(experiment)}/" if experiment else ""
+    nodes = [node for node in done.recorded if node.startswith(prefix) and node not in done.outcome.made]
+    if not nodes:
+        return []
+    probe = Build(services, replace(done.options, dry=True, force=frozenset()), _never)
+    gone: list[str] = []
+    dropped: list[str] = []
+    for node in nodes:
+        fact = done.fact(node)
+        if fact is None or _exists(services, probe, node):
+            continue
+        gone += places.remove(services, _without_living(done, fact))
+        dropped.append(node)
+    done.forget(dropped)
+    return gone
+
+
+def _exists(services: Services, probe: Build, node: str) -> bool:
+    try:
+        match = services.rulebook.find(node)
+    except NoRule:
+        return False
+    except TwoRules:
+        return True
+    if match.node != node:
+        return False  # another rule's node now makes this path
+    (result,) = probe.bring([node])
+    return not is_missing(result)
+
+
+def _without_living(done: Build, fact: Fact) -> Fact:
+    """The fact without paths that another node of this build has made."""
+    living = {path for made in done.outcome.made.values() for path in made.outputs}
+    return replace(fact, outputs={path: placed for path, placed in fact.outputs.items() if path not in living})
+
+
+def _never() -> Executor:
+    raise AssertionError("a dry build runs nothing")
+

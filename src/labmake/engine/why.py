@@ -1,0 +1,131 @@
+"""Why a target is made again: the differences between two actions, each as a reason with old and new value."""
+
+from __future__ import annotations
+
+import difflib
+import json
+from dataclasses import dataclass
+
+from labmake.engine.services import Services
+from labmake.errors import StoreError
+from labmake.model import Action, Digest, Fact
+
+SHOWN = 12
+"""Hexadecimal digits of a digest that are shown."""
+
+
+@dataclass(frozen=True, slots=True)
+class Reason:
+    """`kind` (input, code, parameter, environment, …), what it is about, its old and its new value ("" for none)."""
+
+    kind: str
+    subject: str
+    old: str = ""
+    new: str = ""
+
+
+def differences(services: Services, fact: Fact, action: Action) -> list[Reason]:
+    """How an action differs from the one that made what this worktree has. Empty if they are the same.
+
+    Without the old action's text (the store was emptied) one reason says so.
+    """
+    if fact.action == action.digest:
+        return []
+    try:
+        before = _lines(services.blobs.read(fact.action).decode())
+    except (StoreError, ValueError):
+        return [Reason("action", "made by an action that the store no longer has")]
+    after = _lines(action.text)
+    reasons: list[Reason] = []
+    for key in dict.fromkeys([*before, *after]):
+        old, new = before.get(key, ""), after.get(key, "")
+        if old != new:
+            reasons += _reasons(services, fact, action, key, old, new)
+    return reasons
+
+
+def _lines(text: str) -> dict[tuple[str, str], str]:
+    """An action's text as (word, subject) → value."""
+    found: dict[tuple[str, str], str] = {}
+    decoder = json.JSONDecoder()
+    for line in text.splitlines()[1:]:
+        word, _, rest = line.partition(" ")
+        subject, value = "", rest
+        if word in ("parameter", "wildcard", "code", "output"):
+            subject, end = decoder.raw_decode(rest)
+            value = rest[end:].strip()
+        elif word == "input":
+            name, end = decoder.raw_decode(rest)
+            _, length = decoder.raw_decode(rest[end:].lstrip())
+            value = rest[end:].lstrip()[length:].strip()
+            subject, value = _input(name, value)
+        found[word, str(subject)] = value
+    return found
+
+
+def _input(name: str, value: str) -> tuple[str, str]:
+    """`["3"] "data/fits/3.json" <digest>` or `10000 items <digest>` as subject and digest."""
+    head, _, digest = value.rpartition(" ")
+    if head.endswith("items"):
+        return f"{name} (a list)", f"{head}, {digest}"
+    decoder = json.JSONDecoder()
+    _, end = decoder.raw_decode(head)
+    return f"{name}: {json.loads(head[end:].strip())}", digest
+
+
+def _reasons(
+    services: Services, fact: Fact, action: Action, key: tuple[str, str], old: str, new: str
+) -> list[Reason]:
+    word, subject = key
+    if word == "environment":
+        return _environment(services, old, new)
+    if word == "code":
+        return [Reason("code", _changed_line(services, fact, action, subject), old[:SHOWN], new[:SHOWN])]
+    if word == "input" and not old.endswith("items"):
+        return [Reason("input", subject, _short(old), _short(new))]
+    return [Reason(word, subject, old, new)]
+
+
+def _short(digest: str) -> str:
+    return digest[:SHOWN] if len(digest) > 64 and digest[64:65] == "-" else digest
+
+
+def _environment(services: Services, old: Digest, new: Digest) -> list[Reason]:
+    """The lines of two environments that differ: `numpy 2.1.0 → 2.1.1`."""
+    try:
+        before, after = (_words(services.blobs.read(digest).decode()) for digest in (old, new))
+    except (StoreError, ValueError):
+        return [Reason("environment", "", _short(old), _short(new))]
+    return [
+        Reason("environment", name, before.get(name, "not there"), after.get(name, "not there"))
+        for name in sorted({*before, *after})
+        if before.get(name) != after.get(name)
+    ]
+
+
+def _words(text: str) -> dict[str, str]:
+    return {name: value for name, _, value in (line.partition(" ") for line in text.splitlines())}
+
+
+def _changed_line(services: Services, fact: Fact, action: Action, place: str) -> str:
+    """`file:line` of the first line of a code file that changed; the file alone if its old text is gone."""
+    old = _snapshot(services, fact).get(place)
+    new = dict(action.code).get(place)
+    if old is None or new is None:
+        return place
+    try:
+        before, after = (services.blobs.read(digest).decode(errors="replace").splitlines() for digest in (old, new))
+    except StoreError:
+        return place
+    for tag, _, _, start, _ in difflib.SequenceMatcher(None, before, after, autojunk=False).get_opcodes():
+        if tag != "equal":
+            return f"{place}:{start + 1}"
+    return place
+
+
+def _snapshot(services: Services, fact: Fact) -> dict[str, Digest]:
+    try:
+        text = services.blobs.read(fact.snapshot).decode()
+        return {place: digest for place, digest in (json.loads(line) for line in text.splitlines())}
+    except (StoreError, ValueError):
+        return {}

@@ -1,0 +1,158 @@
+"""Loading rule files: script.py and rules.py become rules, quickly and with errors that name the user's line.
+
+Annotations are postponed, and imports of anything but the standard library and labmake wait until a name is used, so
+`import pandas` at the top costs nothing while rules are read, and a plan that needs it imports it then.
+"""
+
+from __future__ import annotations
+
+import __future__
+
+import ast
+import builtins
+import contextlib
+import importlib
+import os
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from types import CodeType
+from typing import Any
+
+from labmake import api
+from labmake.engine.plan import broken
+from labmake.engine.rulebook import RuleFile
+from labmake.errors import LabmakeError, RuleError, Where
+from labmake.layout import Project, script_folder
+
+
+def rule_file(experiment: str) -> str:
+    """The project path of an experiment's rule file; rules.py for ""."""
+    return f"{script_folder(experiment)}/script.py" if experiment else "rules.py"
+
+
+def load(project: Project, experiment: str) -> RuleFile:
+    """The rules that a rule file declares; none if there is no such file.
+
+    Raises RuleError for a syntax error, an exception while it is read, and rules that cannot be.
+    """
+    file = rule_file(experiment)
+    path = project.root / file
+    try:
+        source = path.read_bytes()
+    except FileNotFoundError:
+        return RuleFile()
+    code, lazy = _compiled(source, file, str(path))
+    into = api.Loading(experiment, file, project.root)
+    _run(code, lazy, into, str(path), [path.parent, project.root / "src", project.root])
+    return RuleFile(tuple(into.rules), dict(into.groups))
+
+
+def _compiled(source: bytes, file: str, path: str) -> tuple[CodeType, dict[str, ast.stmt]]:
+    """The code of a rule file without its lazy imports, and these by the name that they bind."""
+    try:
+        tree = ast.parse(source, path)
+        lazy: dict[str, ast.stmt] = {}
+        kept: list[ast.stmt] = []
+        for statement in tree.body:
+            waiting = _lazy_names(statement)
+            lazy.update(waiting)
+            if not waiting:
+                kept.append(statement)
+        tree.body = kept
+        flags = __future__.annotations.compiler_flag
+        return compile(tree, path, "exec", flags=flags, dont_inherit=True), lazy
+    except SyntaxError as error:
+        line = (error.text or "").rstrip("\n")
+        pointer = " " * max((error.offset or 1) - 1, 0) + "^"
+        raise RuleError(
+            f"{file} is no valid Python",
+            [("error", error.msg), ("line", f"{line}\n{pointer}")],
+            ["correct it; nothing was run"],
+            Where(file, error.lineno or 0),
+        ) from None
+    except ValueError as error:
+        raise RuleError(f"{file} is no valid Python", [("error", error)], [], Where(file)) from None
+
+
+def _lazy_names(statement: ast.stmt) -> dict[str, ast.stmt]:
+    """The names that an import binds, each with an import of it alone; none if it has to run while the file is read."""
+    if isinstance(statement, ast.Import):
+        if any(_is_eager(alias.name) for alias in statement.names):
+            return {}
+        return {
+            alias.asname or alias.name.split(".")[0]: ast.copy_location(ast.Import([alias]), statement)
+            for alias in statement.names
+        }
+    if isinstance(statement, ast.ImportFrom):
+        if statement.level or _is_eager(statement.module or "") or statement.names[0].name == "*":
+            return {}
+        return {
+            alias.asname or alias.name: ast.copy_location(ast.ImportFrom(statement.module, [alias], 0), statement)
+            for alias in statement.names
+        }
+    return {}
+
+
+def _is_eager(module: str) -> bool:
+    top = module.split(".")[0]
+    return top in sys.stdlib_module_names or top == "labmake"
+
+
+class _Globals(dict[str, Any]):
+    """The names of a rule file; one that a lazy import binds is imported when it is first looked up."""
+
+    def __init__(self, names: dict[str, Any], lazy: dict[str, ast.stmt], path: str, search: Sequence[Path]) -> None:
+        super().__init__(names)
+        self._lazy, self._path, self._search = lazy, path, search
+
+    def __missing__(self, name: str) -> Any:
+        if name not in self._lazy:
+            raise KeyError(name)
+        statement = self._lazy[name]
+        module = ast.Module([statement], [])
+        bound: dict[str, Any] = {"__builtins__": builtins}
+        with search_path(self._search):
+            exec(compile(ast.fix_missing_locations(module), self._path, "exec"), bound)
+        self[name] = bound[name]
+        return bound[name]
+
+
+def _run(code: CodeType, lazy: dict[str, ast.stmt], into: api.Loading, path: str, search: Sequence[Path]) -> None:
+    name = "rules" if not into.experiment else "script"
+    names = _Globals({"__name__": name, "__file__": path, "__builtins__": builtins}, lazy, path, search)
+    api.loading, before = into, api.loading
+    try:
+        with search_path(search):
+            exec(code, names)
+    except LabmakeError as error:
+        error.where = error.where or Where(into.file)
+        raise
+    except SystemExit as error:
+        raise RuleError(f"{into.file} ended the process", [("exit", error.code)], [], Where(into.file)) from None
+    except Exception as error:
+        raise broken(error, f"{into.file} failed while it was read", Where(into.file)) from None
+    finally:
+        api.loading = before
+
+
+@contextlib.contextmanager
+def search_path(folders: Sequence[Path]) -> Iterator[None]:
+    """While it is entered, modules are looked for in these folders first.
+
+    Modules of an experiment's own folder are forgotten afterwards: another experiment may have some of the same names.
+    """
+    before, bytecode = list(sys.path), sys.dont_write_bytecode
+    known = set(sys.modules)
+    sys.path[:0] = [str(folder) for folder in folders]
+    sys.dont_write_bytecode = True
+    importlib.invalidate_caches()
+    try:
+        yield
+    finally:
+        sys.path[:] = before
+        sys.dont_write_bytecode = bytecode
+        own = str(folders[0]) + os.sep
+        for module in set(sys.modules) - known:
+            if (getattr(sys.modules[module], "__file__", None) or "").startswith(own):
+                del sys.modules[module]
