@@ -80,7 +80,8 @@ def rule(*outputs: str | Mapping[str, str], run: Recipe | None = None, **words: 
                 ["drop run=, or do not decorate"],
                 where,
             )
-        add(Recipe("function", f"/{into.file}" if into else "", function.__name__))
+        own = "./script.py" if into and into.experiment else "/rules.py"
+        add(Recipe("function", own, function.__name__))
         return function
 
     return decorate

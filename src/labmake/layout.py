@@ -128,6 +128,8 @@ def clean(path: str, written: str | None = None) -> str:
             parts.pop()
         elif part and part != ".":
             parts.append(part)
+    if not parts and path in ("", "./") and (written or "").strip("./") == "" and written:
+        return "./"
     if not parts or "\0" in path:
         raise RuleError(f"not a path of a file: {written or path!r}", [("path", repr(written or path))])
     return "/".join(parts) + ("/" if path.endswith("/") else "")

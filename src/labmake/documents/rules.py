@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 from functools import lru_cache
 
 from labmake.engine.patterns import wildcards
-from labmake.engine.plan import read_text
+from labmake.engine.plan import listdir, read_text
 from labmake.errors import NoRule, RuleError, Where
 from labmake.layout import Project, generated_folder, script_folder, short
 from labmake.model import FORMAT, Recipe, Rule, Spec, Step, canonical, digest_of
@@ -57,11 +57,17 @@ def _plan(name: str, candidates: Mapping[str, list[str]]) -> Callable[[], Step]:
             used[word] = path = str(named[word]) if word in named else _path_of(word, candidates, name)
             return _read(path)
 
-        files = references(expand(text, name, value)).files
+        beside = listdir("./")
+        files = [_path(file, beside) for file in references(expand(text, name, value)).files]
         inputs: dict[str, Spec] = {"document": f"./{name}", "values": used, "files": files}
         return Step(Recipe("document", "labmake.documents.render"), inputs, {"look": look, "name": name}, {})
 
     return decide
+
+
+def _path(written: str, beside: list[str]) -> str:
+    """A file that a document names, as an input: a bare name that lies beside the document is that file."""
+    return f"./{written}" if written in beside else written
 
 
 def _read(path: str) -> object:

@@ -235,7 +235,17 @@ def _value(
         return failed
     if isinstance(answer, Unknown):
         raise AfterRun(answer)
-    return parse(context.content(expand(path, context.experiment), answer), path)
+    return parse(_content(context, expand(path, context.experiment), answer), path)
+
+
+def _content(context: Context, key: Key, answer: Answer) -> bytes:
+    """The bytes behind an answer; labmake itself may open files while a plan is watched."""
+    global _watching
+    watching, _watching = _watching, None
+    try:
+        return context.content(key, answer)
+    finally:
+        _watching = watching
 
 
 def read_json(path: str | Sequence[str], failed: object = RAISE) -> Any:
@@ -314,7 +324,7 @@ def _listing(context: Context, key: Key, answer: Result) -> Any:
         raise ReadFailed(answer)
     if isinstance(answer, Unknown):
         raise AfterRun(answer)
-    return json.loads(context.content(key, answer))
+    return json.loads(_content(context, key, answer))
 
 
 # Options of rules and steps, as numbers. ---------------------------------------------------------------------------
