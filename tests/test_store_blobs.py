@@ -391,7 +391,6 @@ def test_kill_9_loses_nothing_that_was_reported(tmp_path: Path) -> None:
         for _ in range(30 * (attempt + 1)):
             reported = int(process.stdout.readline())
         os.kill(process.pid, signal.SIGKILL)
-        reported = int([line for line in process.stdout.read().splitlines(True) if line.endswith("\n")][-1:] [0]) if False else reported
         process.stdout.close()
         process.wait()
         blobs = store(tmp_path)
@@ -409,11 +408,10 @@ def test_a_worker_tells_its_coordinator_what_it_learned(tmp_path: Path, monkeypa
     coordinator.has(digest_of(b""))
     small, large = worker.put_bytes(b"small"), worker.put_bytes(LARGE)
     worker.add_trace(trace(b"result"))
-    assert len(worker.learned) == 4 - 0 - 1
+    assert [(key, kind) for key, kind, _ in worker.learned] == [(small, "B"), (large, "L"), (digest_of(b"action"), "T")]
     items = worker.take_learned()
     assert worker.learned == [] == worker.take_learned()
-    monkeypatch.setattr(coordinator, "refresh", lambda: pytest.fail("read the segments"))
-    monkeypatch.setattr(segments, "scan", lambda *_: pytest.fail("read the segments"))
+    monkeypatch.setattr(records, "scan", lambda *_: pytest.fail("read the segments"))
     coordinator.learn([[key, kind, list(location)] for key, kind, location in items])  # type: ignore[arg-type]
     assert coordinator.read(small) == b"small" and coordinator.verify(large)
     assert coordinator.trace(digest_of(b"action")) == trace(b"result")

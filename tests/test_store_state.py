@@ -280,9 +280,7 @@ json_values = st.recursive(
 
 
 @given(value=json_values.filter(lambda value: value is not None))
-def test_the_memo_gives_back_what_it_was_given(
-    tmp_path_factory: pytest.TempPathFactory, value: Json
-) -> None:
+def test_the_memo_gives_back_what_it_was_given(tmp_path_factory: pytest.TempPathFactory, value: Json) -> None:
     state = State.open(tmp_path_factory.getbasetemp() / f"memo-{os.getpid()}.db")
     state.memo_put("key", value)
     assert state.memo_get("key") == value

@@ -116,7 +116,7 @@ def hash_file(path: str) -> tuple[Digest, os.stat_result]:
             raise _odd(path, before.st_mode)
         sha, size = hashlib.sha256(), 0
         buffer = memoryview(bytearray(min(BUFFER, before.st_size + 1)))
-        while count := os.readv(descriptor, [buffer]):
+        while size <= before.st_size and (count := os.readv(descriptor, [buffer])):
             sha.update(buffer[:count])
             size += count
     finally:

@@ -233,12 +233,13 @@ def _sound_blob(blobs: Blobs, digest: Digest) -> str:
 def _reflinked(source: str, path: str, mode: int) -> bool:
     """Whether `path` now is a new file that shares its blocks with `source`."""
     descriptor = create(path, mode)
+    shared = False
     try:
         shared = reflink(source, descriptor)
     finally:
         os.close(descriptor)
-    if not shared:
-        os.unlink(path)
+        if not shared:
+            os.unlink(path)
     return shared
 
 
