@@ -1,8 +1,8 @@
 """A space for stories: a project in a temporary folder, driven by the real command line.
 
-    space.write("script.py", …)          files of the experiment, `src/…` and `/…` from the root
-    space.build("data/x.csv")            the real command, in a process of its own
-    assert space.ran == ["data/x.csv"]   which steps ran, as the steps themselves noted it
+space.write("script.py", …)          files of the experiment, `src/…` and `/…` from the root
+space.build("data/x.csv")            the real command, in a process of its own
+assert space.ran == ["data/x.csv"]   which steps ran, as the steps themselves noted it
 """
 
 from __future__ import annotations
@@ -18,7 +18,9 @@ from pathlib import Path
 
 EXPERIMENT = "2026-01-02-Story"
 
-HEADER = "from labmake import *  # noqa\nfrom labmake import each, env, find, glob, group, listdir, need, plan, py, r, read_csv, read_json, read_text, rule, script, sh, source, step\n"
+HEADER = """from labmake import each, env, find, glob, group, listdir, need, plan, py, r, read_csv, read_json, read_text
+from labmake import rule, script, sh, source, step
+"""
 
 
 @dataclass
@@ -62,7 +64,9 @@ class Space:
             path.write_bytes(text)
         else:
             text = textwrap.dedent(text).lstrip("\n")
-            path.write_text((HEADER if path.name in ("script.py", "rules.py") and "import" not in text[:60] else "") + text)
+            path.write_text(
+                (HEADER if path.name in ("script.py", "rules.py") and "import" not in text[:60] else "") + text
+            )
         return path
 
     def read(self, name: str) -> str:
@@ -81,15 +85,23 @@ class Space:
                 found[name.removeprefix("assets/")] = path.read_text(errors="replace")
         return found
 
-    def run(self, *words: str, code: int | None = 0, cwd: Path | None = None, env: dict[str, str] | None = None) -> Done:
+    def run(
+        self, *words: str, code: int | None = 0, cwd: Path | None = None, env: dict[str, str] | None = None
+    ) -> Done:
         """Run `labmake …`; `code` is the exit code that is expected (None: any)."""
         done = subprocess.run(
             [sys.executable, "-m", "labmake.cli.main", *words],
-            cwd=cwd or self.root, capture_output=True, text=True, errors="replace", stdin=subprocess.DEVNULL,
-            env={**os.environ, **(env or {})}, timeout=300, check=False,
+            cwd=cwd or self.root,
+            capture_output=True,
+            text=True,
+            errors="replace",
+            stdin=subprocess.DEVNULL,
+            env={**os.environ, **(env or {})},
+            timeout=300,
+            check=False,
         )
         self.last = Done(done.returncode, done.stdout + done.stderr)
-        assert "Traceback" not in self.last.text or "File \"script.py\"" in self.last.text, self.last.text
+        assert "Traceback" not in self.last.text or 'File "script.py"' in self.last.text, self.last.text
         assert code is None or done.returncode == code, f"exit code {done.returncode}:\n{self.last.text}"
         return self.last
 

@@ -386,7 +386,9 @@ for number in range(10**9):
 def test_kill_9_loses_nothing_that_was_reported(tmp_path: Path) -> None:
     for attempt in range(3):
         root = tmp_path / "store"
-        process = subprocess.Popen([sys.executable, "-c", _ENDLESS, str(root)], stdout=subprocess.PIPE, text=True)
+        environment = os.environ | {"PYTHONPATH": str(Path(segments.__file__).parents[2])}
+        command = [sys.executable, "-c", _ENDLESS, str(root)]
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment)
         assert process.stdout is not None
         for _ in range(30 * (attempt + 1)):
             reported = int(process.stdout.readline())

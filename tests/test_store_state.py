@@ -215,7 +215,9 @@ for batch in range(10**9):
 
 def test_kill_9_loses_at_most_what_was_not_committed(path: Path) -> None:
     for _ in range(3):
-        process = subprocess.Popen([sys.executable, "-c", _ENDLESS, str(path)], stdout=subprocess.PIPE, text=True)
+        environment = os.environ | {"PYTHONPATH": str(Path(module.__file__).parents[2])}
+        command = [sys.executable, "-c", _ENDLESS, str(path)]
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment)
         assert process.stdout is not None
         for _ in range(20):
             reported = int(process.stdout.readline())

@@ -35,9 +35,7 @@ OPTIONS = {
 }
 """The reserved words beside `run`, with what they take."""
 
-LATER = frozenset(
-    "gpu_memory disk tokens memory_max retries executor batch checkpoint cache temp compare".split()
-)
+LATER = frozenset("gpu_memory disk tokens memory_max retries executor batch checkpoint cache temp compare".split())
 """Words that are reserved so that no rule uses them as names, and that this version does not offer."""
 
 
@@ -181,9 +179,7 @@ def group(name: str, /, *targets: str) -> None:
         loading.groups[name] = ([_at(where, expand, target, loading.experiment) for target in targets], where)
 
 
-def make_rule(
-    into: Loading, named: Mapping[str, str], recipe: Recipe, words: Mapping[str, Any], where: Where
-) -> Rule:
+def make_rule(into: Loading, named: Mapping[str, str], recipe: Recipe, words: Mapping[str, Any], where: Where) -> Rule:
     """The rule that a call or decorator declares, checked. Raises RuleError with the place of the call."""
     patterns = _targets(named, into, where)
     decided = _at(where, split_words, recipe, words)
@@ -285,8 +281,12 @@ def _targets(named: Mapping[str, str], into: Loading, where: Where) -> dict[str,
         if set(_at(where, wildcards, pattern)) != set(_at(where, wildcards, first)):
             raise RuleError(
                 "the outputs of a rule must have the same wildcards",
-                [("output", pattern), ("has", ", ".join(wildcards(pattern)) or "none"), ("output", first),
-                 ("has", ", ".join(wildcards(first)) or "none")],
+                [
+                    ("output", pattern),
+                    ("has", ", ".join(wildcards(pattern)) or "none"),
+                    ("output", first),
+                    ("has", ", ".join(wildcards(first)) or "none"),
+                ],
                 [],
                 where,
             )

@@ -115,7 +115,7 @@ def expand(path: str, experiment: str) -> str:
 
 
 def clean(path: str, written: str | None = None) -> str:
-    """`path` without `.`, `..` and doubled slashes; a closing slash stays. Raises RuleError if it leaves the project."""
+    """`path` without `.`, `..` and doubled slashes; a closing slash stays. Raises RuleError if it leaves the root."""
     parts: list[str] = []
     for part in path.split("/"):
         if part == "..":

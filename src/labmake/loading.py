@@ -5,7 +5,6 @@ Annotations are postponed, and imports of anything but the standard library and 
 """
 
 from __future__ import annotations
-
 import __future__
 
 import ast

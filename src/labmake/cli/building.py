@@ -109,8 +109,11 @@ def _tell(opened: Session, outcome: Outcome, wishes: Wishes, seconds: float) -> 
         _tell_dry(opened, outcome)
         return
     made, restored, same = outcome.count("ran"), outcome.count("restored"), outcome.count("fresh")
-    parts = [f"{made} made" if made else "", f"{restored} from the store" if restored else "",
-             f"{same} unchanged" if same else ""]
+    parts = [
+        f"{made} made" if made else "",
+        f"{restored} from the store" if restored else "",
+        f"{same} unchanged" if same else "",
+    ]
     if outcome.failed:
         parts.append(f"{len(outcome.failed)} failed")
     if outcome.skipped:
@@ -130,7 +133,11 @@ def _tell_dry(opened: Session, outcome: Outcome) -> None:
         word = "would run" if would.how == "run" else "would restore"
         click.echo(f"{word.ljust(13)} {short(node, opened.experiment)}   {would.why}")
     for node, after in outcome.unknown.items():
-        click.echo(f"{'then, maybe'.ljust(13)} {short(node, opened.experiment)}   after {short(after, opened.experiment)}")
+        click.echo(
+            f"{'then, maybe'.ljust(13)} {short(node, opened.experiment)}   after {short(after, opened.experiment)}"
+        )
     runs = sum(would.how == "run" for would in outcome.would.values())
     unknown = f", then up to {len(outcome.unknown)} more that depend on their results" if outcome.unknown else ""
-    click.echo(f"{runs} would run, {len(outcome.would) - runs} from the store, {outcome.count('fresh')} unchanged{unknown}")
+    click.echo(
+        f"{runs} would run, {len(outcome.would) - runs} from the store, {outcome.count('fresh')} unchanged{unknown}"
+    )

@@ -31,7 +31,9 @@ Exit codes: 0 all well, 1 a step failed, 2 the command line or a rule cannot be,
 class _Group(click.Group):
     """A group in which a first word that is no command is a target of `build`."""
 
-    def resolve_command(self, ctx: click.Context, args: list[str]) -> tuple[str | None, click.Command | None, list[str]]:
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
         if args and args[0] not in self.commands:
             return "build", self.commands["build"], args
         return super().resolve_command(ctx, args)

@@ -82,7 +82,9 @@ class Progress:
             return
         self._shown_at = now
         names = ", ".join(self.name(node) for node in self._now[:3])
-        text = f"{self._running} running, {self._waiting} waiting, {self.made} made, {self.taken} from the store  {names}"
+        text = (
+            f"{self._running} running, {self._waiting} waiting, {self.made} made, {self.taken} from the store  {names}"
+        )
         text = text[: shutil.get_terminal_size().columns - 1]
         self.out.write("\r" + text.ljust(self._width))
         self._width = len(text)

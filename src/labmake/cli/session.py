@@ -9,10 +9,9 @@ from collections.abc import Iterable, Iterator, MutableMapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from labmake.documents.rules import document_rules
-from labmake.engine.build import Build
+from labmake.engine.build import Build, Executor
 from labmake.engine.patterns import wildcards
 from labmake.engine.rulebook import EXP, Match, Rulebook, RuleFile, nearest
 from labmake.engine.services import Options, Reporter, Services
@@ -70,7 +69,7 @@ class Session:
     def build(self, options: Options) -> Build:
         """A build with these options, with workers on this machine."""
 
-        def workers() -> Local:
+        def workers() -> Executor:
             state = self.project.state
             return Local(state / "steps", state / "store", this_machine(options.jobs), options.jobs)
 
@@ -78,7 +77,9 @@ class Session:
 
 
 @contextmanager
-def session(experiment: str | None = None, reporter: Reporter | None = None, start: Path | None = None) -> Iterator[Session]:
+def session(
+    experiment: str | None = None, reporter: Reporter | None = None, start: Path | None = None
+) -> Iterator[Session]:
     """Open the project around `start` (the working directory). Raises Misuse outside of one or inside a step."""
     if os.environ.get("LABMAKE_IN_STEP"):
         raise Misuse(
@@ -172,7 +173,10 @@ def current_branch(project: Project) -> str:
     try:
         said = subprocess.run(
             ["git", "symbolic-ref", "--quiet", "--short", "HEAD"],
-            cwd=project.root, capture_output=True, text=True, check=False,
+            cwd=project.root,
+            capture_output=True,
+            text=True,
+            check=False,
         )
     except OSError:
         return ""
@@ -305,6 +309,8 @@ def no_target(opened: Session, word: str, inside: str | None) -> LabmakeError:
         return NoRule(f"{word} is a source file: nothing makes it", facts, ["ask for something under generated/"])
     return NoRule(
         f"no rule makes {word}",
-        [("experiment", experiment or "none"), *facts] if facts else [("experiment", experiment or "none"), ("rules", "none")],
+        [("experiment", experiment or "none"), *facts]
+        if facts
+        else [("experiment", experiment or "none"), ("rules", "none")],
         ["`labmake status` lists what can be made"],
     )

@@ -31,9 +31,9 @@ def run_restore(targets: Iterable[str], experiment: str | None) -> int:
             wanted = {path: fact.outputs[path][0] for path in wrong}
             placed = places.restore(opened.services, wanted, None, discard=True)
             if placed is None:
-                lost.append(StoreError(
-                    f"the store no longer has {short(fact.node, opened.experiment)}", [], ["build it again"]
-                ))
+                lost.append(
+                    StoreError(f"the store no longer has {short(fact.node, opened.experiment)}", [], ["build it again"])
+                )
                 continue
             known = replace(fact, outputs={**fact.outputs, **placed})
             opened.services.state.put_facts({fact.node: fact_text(known)})

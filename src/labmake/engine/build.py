@@ -34,9 +34,10 @@ COMMIT_EVERY = 256
 class Executor(Protocol):
     """Runs jobs elsewhere; see executors.local."""
 
-    pool: Pool
-    waiting: int
-
+    @property
+    def pool(self) -> Pool: ...
+    @property
+    def waiting(self) -> int: ...
     @property
     def running(self) -> list[dict[str, Any]]: ...
     def submit(self, job: dict[str, Any], request: Request) -> None: ...
@@ -83,7 +84,8 @@ class Build:
     def __init__(self, services: Services, options: Options, executor: Callable[[], Executor]) -> None:
         self.services, self.options = services, options
         self.outcome = Outcome()
-        self._make_executor, self._executor = executor, None
+        self._make_executor = executor
+        self._executor: Executor | None = None
         self._tasks: dict[Key, Task] = {}
         self._ready: deque[tuple[Task, Any]] = deque()
         self._running: dict[str, list[Task]] = {}

@@ -34,7 +34,7 @@ class Item:
 
 @dataclass(frozen=True, slots=True)
 class Shape:
-    """An input as the recipe sees it. `kind`: one, list, dict (labels are one key each), each (one label a wildcard)."""
+    """An input as the recipe sees it. `kind`: one, list, dict (a label is a key), each (one label a wildcard)."""
 
     kind: str
     items: tuple[Item, ...]
@@ -155,7 +155,11 @@ def _found_values(wildcard: str, spec: Find, binding: Mapping[str, str], found: 
 
 def _checked_values(name: str, wildcard: str, values: Sequence[str]) -> list[str]:
     bad = [value for value in values if not value or "/" in value or value in (".", "..")]
-    twice = [value for value in dict.fromkeys(values) if list(values).count(value) > 1] if len(set(values)) < len(values) else []
+    twice = (
+        [value for value in dict.fromkeys(values) if list(values).count(value) > 1]
+        if len(set(values)) < len(values)
+        else []
+    )
     if bad or twice:
         raise RuleError(
             f"{wildcard} of the input {name} has a value that cannot be in a path"

@@ -25,7 +25,7 @@ PASSED = frozenset(
     CUDA_HOME CUDA_PATH NVIDIA_VISIBLE_DEVICES XDG_CACHE_HOME XDG_CONFIG_HOME XDG_DATA_HOME SSL_CERT_FILE
     SSL_CERT_DIR REQUESTS_CA_BUNDLE HTTP_PROXY HTTPS_PROXY NO_PROXY http_proxy https_proxy no_proxy
     LOCALE_ARCHIVE FONTCONFIG_FILE FONTCONFIG_PATH NIX_PATH NIX_PROFILES NIX_SSL_CERT_FILE NIX_LD
-    NIX_LD_LIBRARY_PATH NIX_PYTHONPATH SYSTEMROOT OPENBLAS_CORETYPE OPENBLAS_L2_SIZE""".split()
+    NIX_LD_LIBRARY_PATH NIX_PYTHONPATH OPENBLAS_CORETYPE OPENBLAS_L2_SIZE""".split()
 )
 """The variables a step gets from the user's environment; all others it gets are fixed or follow from its action."""
 
@@ -33,14 +33,17 @@ LINKED = 1 << 20
 """Bytes above which an input is linked instead of copied, and its stat is checked again after the run."""
 
 
-def job(services: Services, match: Match, action: Action, wrap: str, supersede: bool) -> dict[str, Any]:
+def job(
+    services: Services, match: Match, action: Action, options: Mapping[str, Any], supersede: bool
+) -> dict[str, Any]:
     """The job of an action, as JSON (see executors.worker)."""
     inputs = [told for one in action.inputs for told in _input(services, one)]
     places = {action.outputs[name]: services.absolute(path) for name, path in match.outputs.items()}
     lists = _lists(action)
     command = _command(action, match.binding, lists)
-    if wrap:
-        command = [*shlex.split(wrap), *command]
+    if options.get("wrap"):
+        command = [*shlex.split(options["wrap"]), *command]
+    secrets = {name: os.environ[name] for name in options.get("secrets", ()) if name in os.environ}
     return {
         "id": match.node,
         "action": action.digest,
@@ -55,9 +58,10 @@ def job(services: Services, match: Match, action: Action, wrap: str, supersede: 
         "outputs": dict(action.outputs),
         "targets": {place: [target, _there(target)] for place, target in places.items()},
         "command": command,
-        "step": _step(action, match.binding) if action.recipe.kind != "sh" else None,
+        "step": _step(action, match.binding, str(services.project.root)) if action.recipe.kind != "sh" else None,
         "lists": lists,
-        "env": variables(services, next(iter(action.outputs.values()))),
+        "env": {**variables(services, next(iter(action.outputs.values()))), **secrets},
+        "secrets": [value for value in secrets.values() if value],
         "failed": failed_folder(services, match.node),
         "aside": str(services.aside / stamp(services)),
     }
@@ -159,7 +163,7 @@ def _command(action: Action, binding: Mapping[str, str], lists: Mapping[str, lis
 def check_holes(recipe: Recipe, names: Sequence[str]) -> None:
     """Raises RuleError if a shell command asks for a name that the rule does not have."""
     if recipe.kind == "sh":
-        known = {name: "x" for name in names}
+        known = dict.fromkeys(names, "x")
         fill(recipe.text, known, known)
 
 
@@ -196,9 +200,7 @@ def _lists(action: Action) -> dict[str, list[str]]:
     """The inputs of which a shell command wants `{name.list}`."""
     if action.recipe.kind != "sh":
         return {}
-    return {
-        name: flat(role) for name, role in action.roles.items() if f"{{{name}.list}}" in action.recipe.text
-    }
+    return {name: flat(role) for name, role in action.roles.items() if f"{{{name}.list}}" in action.recipe.text}
 
 
 def _arguments(action: Action, binding: Mapping[str, str]) -> list[str]:
@@ -208,9 +210,10 @@ def _arguments(action: Action, binding: Mapping[str, str]) -> list[str]:
     return words + [f"{name}={place}" for name, place in action.outputs.items()]
 
 
-def _step(action: Action, binding: Mapping[str, str]) -> dict[str, Any]:
+def _step(action: Action, binding: Mapping[str, str], root: str) -> dict[str, Any]:
     """The content of the file that LABMAKE_STEP names."""
     return {
+        "project": root,
         "recipe": {"kind": action.recipe.kind, "file": action.recipe.text, "function": action.recipe.function},
         "inputs": action.roles,
         "each": {name: list(names) for name, names in action.each.items()},
@@ -218,4 +221,3 @@ def _step(action: Action, binding: Mapping[str, str]) -> dict[str, Any]:
         "wildcards": dict(binding),
         "outputs": dict(action.outputs),
     }
-

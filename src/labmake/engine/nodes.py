@@ -145,13 +145,21 @@ def describe(key: Key) -> str:
     if word == "code":
         kind, what, function, *_ = json.loads(rest)
         return "code of its command" if kind == "sh" else f"code of {what}{':' + function if function else ''}"
-    names = {"environment": "the environment", "keys": f"the keys of {rest}", "env": f"variable {rest}", "try": rest,
-             "list": f"the listing of {rest}", "find": f"find({rest})", "glob": f"glob({rest})"}
+    names = {
+        "environment": "the environment",
+        "keys": f"the keys of {rest}",
+        "env": f"variable {rest}",
+        "try": rest,
+        "list": f"the listing of {rest}",
+        "find": f"find({rest})",
+        "glob": f"glob({rest})",
+    }
     return names[word]
 
 
 def _still_there(services: Services, options: Options, fact: Fact) -> Made | WouldRun | None:
-    """A fact whose dependencies are unchanged: fresh, or restored where outputs are missing; None if the store lost them."""
+    """A fact whose dependencies are unchanged: fresh, or restored where outputs are missing; None if the store has not
+    got them."""
     wanted = {path: placed[0] for path, placed in fact.outputs.items()}
     missing = places.touched(services, fact)
     if not missing:
@@ -190,13 +198,20 @@ def decide(services: Services, match: Match) -> Asking:
                 services.blobs.put_copy(services.absolute(file.path), file.digest)
         places_of = Places(match.experiment)
         if recipe.kind in ("function", "python", "script"):
-            file = services.code.find_recipe_file(recipe.text, match.experiment)
-            recipe = replace(recipe, text=places_of.place(file))
+            recipe_file = services.code.find_recipe_file(recipe.text, match.experiment)
+            recipe = replace(recipe, text=places_of.place(recipe_file))
         action = compose(
-            recipe=recipe, params=params, binding=match.binding, shapes=shapes, answers=answers,
-            outputs=match.outputs, code=tuple((f.path, f.digest, f.identity) for f in closure.files),
+            recipe=recipe,
+            params=params,
+            binding=match.binding,
+            shapes=shapes,
+            answers=answers,
+            outputs=match.outputs,
+            code=tuple((f.path, f.digest, f.identity) for f in closure.files),
             environment=answers["?environment"].digest if "?environment" in answers else "none",
-            places=places_of, keep=services.keep, wrap=step.options.get("wrap", ""),
+            places=places_of,
+            keep=services.keep,
+            wrap=step.options.get("wrap", ""),
         )
     except FileChanged as changed:
         raise LabmakeError(f"a file changed while it was read: {changed}", [], ["build again"], where) from None
@@ -227,7 +242,9 @@ def code_key(step: Step, match: Match) -> Key:
     """The question for the code of a step."""
     recipe, _ = bind(step, match.binding)
     extra = list(step.options.get("code", ()))
-    return f"?code {canonical([recipe.kind, recipe.text, recipe.function, match.experiment, extra, recipe.interpreter])}"
+    return (
+        f"?code {canonical([recipe.kind, recipe.text, recipe.function, match.experiment, extra, recipe.interpreter])}"
+    )
 
 
 def _from_store_or_run(
@@ -247,7 +264,7 @@ def _from_store_or_run(
             return WouldRun("run", reason or "its action changed")
         services.keep(action.text.encode())
         wanted = request(decided.options)
-        order = {**job(services, match, action, decided.options.get("wrap", ""), forced), "seconds": wanted.seconds}
+        order = {**job(services, match, action, decided.options, forced), "seconds": wanted.seconds}
         answer = yield Run(order, wanted, reason or "its action changed")
         if isinstance(answer, Again):
             continue

@@ -108,7 +108,7 @@ def protect(services: Services, path: str, digest: Digest | None, fact: Fact | N
         return
     if fact is not None and path in fact.outputs and as_placed(place, fact.outputs[path]):
         return
-    bad = [name for name in _unknown(services, path, digest)]
+    bad = list(_unknown(services, path, digest))
     if not bad:
         return
     if discard:
@@ -213,5 +213,3 @@ def read_target(services: Services, digest: Digest, origin: str) -> bytes:
             ["build again when nothing writes to it"],
         )
     return data
-
-

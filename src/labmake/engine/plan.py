@@ -162,7 +162,9 @@ def _named(function: Callable[..., Any], arguments: Mapping[str, str]) -> dict[s
     if any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
         return dict(arguments)
     missing = [
-        n for n, p in parameters.items() if n not in arguments and p.default is p.empty and p.kind is not p.VAR_POSITIONAL
+        n
+        for n, p in parameters.items()
+        if n not in arguments and p.default is p.empty and p.kind is not p.VAR_POSITIONAL
     ]
     if missing:
         raise RuleError(
@@ -186,9 +188,7 @@ def broken(error: BaseException, what: str, where: Where) -> RuleError:
 
     own = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
     frames = [
-        frame
-        for frame in traceback.extract_tb(error.__traceback__)
-        if not frame.filename.startswith((own, "<frozen"))
+        frame for frame in traceback.extract_tb(error.__traceback__) if not frame.filename.startswith((own, "<frozen"))
     ]
     lines = [f"{_relative(f.filename)}:{f.lineno} in {f.name}\n    {f.line}" for f in frames]
     text = "".join(traceback.format_exception_only(error)).strip()
@@ -226,9 +226,7 @@ def _read(name: str, path: str | Sequence[str], failed: object, parse: Callable[
     return values if many else values[0]
 
 
-def _value(
-    context: Context, path: str, answer: Result, failed: object, parse: Callable[[bytes, str], Any]
-) -> Any:
+def _value(context: Context, path: str, answer: Result, failed: object, parse: Callable[[bytes, str], Any]) -> Any:
     if isinstance(answer, Failed):
         if failed is RAISE:
             raise ReadFailed(answer)
@@ -353,7 +351,7 @@ def duration(value: object) -> float:
 def check_option(name: str, value: object) -> None:
     """Raises ValueError unless `value` is what the reserved word `name` takes."""
     texts = isinstance(value, (list, tuple)) and all(isinstance(item, str) for item in value)
-    good = {
+    good: dict[str, Callable[[], bool]] = {
         "memory": lambda: amount(value) > 0,
         "time": lambda: duration(value) > 0,
         "cpus": lambda: isinstance(value, int) and not isinstance(value, bool) and value > 0,
@@ -364,8 +362,8 @@ def check_option(name: str, value: object) -> None:
         "wrap": lambda: isinstance(value, str) and bool(value),
         "default": lambda: isinstance(value, bool),
         "description": lambda: isinstance(value, str),
-    }[name]
-    if not good():
+    }
+    if not good[name]():
         raise ValueError(value)
 
 

@@ -16,10 +16,10 @@ from typing import Any
 from labmake.data import slices
 from labmake.engine.outputs import read_target
 from labmake.engine.patterns import compiled, match, parse, wildcards
-from labmake.engine.plan import Answer, Failed, Result
+from labmake.engine.plan import Answer, Failed, Result, Unknown
 from labmake.engine.rulebook import nearest
 from labmake.engine.services import Services
-from labmake.environment.code_files import Closure
+from labmake.environment.code_files import Closure, by_bytes
 from labmake.errors import LabmakeError, NoRule, RuleError
 from labmake.layout import GENERATED
 from labmake.model import Key, canonical, digest_of
@@ -107,6 +107,8 @@ def code_closure(services: Services, text: str) -> Closure:
         file = code.find_recipe_file(what, experiment)
         if kind == "script":
             closure = code.script(file, experiment)
+            if file.endswith(".py") and not os.path.basename(interpreter.split(" ")[0]).startswith("python"):
+                closure = by_bytes(closure)  # what another program reads of a Python file may be its comments
         else:
             closure = code.python(file, experiment)
             if function and not code.has_function(file, function.split(".")[0]):
@@ -129,14 +131,14 @@ def _list(services: Services, folder: str) -> Asking:
         except OSError:
             return Failed(NoRule(f"there is no folder {folder}", [("folder", folder)]), folder)
     paths = yield from _folder_files(services, folder)
-    if not isinstance(paths, list):
+    if isinstance(paths, Failed | Unknown):
         return paths
     return of_json(sorted({path[len(folder) :].split("/", 1)[0] for path in paths if path.startswith(folder)}))
 
 
 def _find(services: Services, pattern: str) -> Asking:
     paths = yield from _files_below(services, pattern, "find()")
-    if not isinstance(paths, list):
+    if isinstance(paths, Failed | Unknown):
         return paths
     names = wildcards(pattern)
     compiled(pattern)
@@ -150,7 +152,7 @@ def _find(services: Services, pattern: str) -> Asking:
 
 def _glob(services: Services, pattern: str) -> Asking:
     paths = yield from _files_below(services, pattern, "glob()")
-    if not isinstance(paths, list):
+    if isinstance(paths, Failed | Unknown):
         return paths
     expression = re.compile(_glob_expression(pattern))
     return of_json(sorted(path for path in paths if expression.fullmatch(path)))
@@ -166,7 +168,9 @@ def _glob_expression(pattern: str) -> str:
     )
 
 
-def _files_below(services: Services, pattern: str, who: str) -> Generator[Sequence[Key], Sequence[Result], Any]:
+def _files_below(
+    services: Services, pattern: str, who: str
+) -> Generator[Sequence[Key], Sequence[Result], list[str] | Failed | Unknown]:
     """All files below the literal folder with which a pattern begins: of a folder target, or of the worktree."""
     literal = parse(pattern)[0][1] if who == "find()" and not parse(pattern)[0][0] else pattern
     if who == "glob()":
@@ -180,7 +184,7 @@ def _files_below(services: Services, pattern: str, who: str) -> Generator[Sequen
 
 def _folder_files(
     services: Services, folder: str, who: str = "listdir()"
-) -> Generator[Sequence[Key], Sequence[Result], Any]:
+) -> Generator[Sequence[Key], Sequence[Result], list[str] | Failed | Unknown]:
     """The project paths of all files in the folder target that is, or holds, `folder`."""
     parts = folder.rstrip("/").split("/")
     for count in range(len(parts), 0, -1):
@@ -192,7 +196,7 @@ def _folder_files(
         if found.inside or target not in found.outputs.values():
             continue
         (result,) = yield [target]
-        if not isinstance(result, Answer):
+        if isinstance(result, Failed | Unknown):
             return result
         return [target + entry.path for entry in parse_manifest(content(services, result)) if entry.kind != "d"]
     error = RuleError(
@@ -295,4 +299,3 @@ _ANSWERS = {
     "find": _find,
     "glob": _glob,
 }
-

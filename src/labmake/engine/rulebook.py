@@ -138,20 +138,27 @@ class Rulebook:
         if whole and inside:
             raise TwoRules(
                 f"{path} lies in a folder target, and another rule makes it too",
-                [(f"rule {index}", f"{pattern}   {m.rule.where}") for index, (pattern, m) in enumerate(inside + whole, 1)],
+                [
+                    (f"rule {index}", f"{pattern}   {m.rule.where}")
+                    for index, (pattern, m) in enumerate(inside + whole, 1)
+                ],
                 ["a folder target owns its folder: give one of the two another path"],
             )
         ranked = sorted(found, key=lambda one: (-literal_length(one[0]), len(wildcards(one[0]))))
         first, *rest = ranked
         ties = [
-            one for one in rest
+            one
+            for one in rest
             if (literal_length(one[0]), len(wildcards(one[0]))) == (literal_length(first[0]), len(wildcards(first[0])))
             and one[1].rule is not first[1].rule
         ]
         if ties:
             raise TwoRules(
                 f"two rules make {path}",
-                [(f"rule {index}", f"{pattern}   {m.rule.where}") for index, (pattern, m) in enumerate([first, *ties], 1)],
+                [
+                    (f"rule {index}", f"{pattern}   {m.rule.where}")
+                    for index, (pattern, m) in enumerate([first, *ties], 1)
+                ],
                 ["make one pattern more specific, or rename one of the outputs"],
             )
         return first[1]
@@ -166,7 +173,9 @@ class Rulebook:
         patterns = {p: rule for rule in self.rules(experiment) for p in rule.outputs.values()}
         facts: list[tuple[str, object]] = []
         for pattern in nearest(path, patterns):
-            facts.append(("nearest", f"{short(fill(pattern, {EXP: experiment}), experiment)}   {patterns[pattern].where}"))
+            facts.append(
+                ("nearest", f"{short(fill(pattern, {EXP: experiment}), experiment)}   {patterns[pattern].where}")
+            )
         if not facts:
             facts.append(("rules", "none in this experiment" if experiment else "none in rules.py"))
         advice = "correct the name, or write a rule for it"

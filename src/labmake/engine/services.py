@@ -108,4 +108,3 @@ class Services:
     def aside(self) -> Path:
         """Where files go that a user edited and then gave up, or that lay in a folder target."""
         return self.project.state / "aside"
-

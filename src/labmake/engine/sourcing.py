@@ -64,9 +64,7 @@ def locate(address: str, root: Path, experiment: str) -> str:
         name, _, rest = address[8:].partition("/")
         found = importlib.util.find_spec(name) if name.isidentifier() else None
         if found is None or not found.submodule_search_locations:
-            raise RuleError(
-                f"the Python package {name} is not installed", [("address", address)], [f"install {name}"]
-            )
+            raise RuleError(f"the Python package {name} is not installed", [("address", address)], [f"install {name}"])
         return os.path.join(next(iter(found.submodule_search_locations)), rest)
     path = os.path.expanduser(address.removeprefix("file://"))
     base = root / script_folder(experiment) if path.startswith("./") else root
@@ -106,11 +104,18 @@ def _check(services: Services, match: Match, digest: Digest, result: Answer) -> 
         first = differing[0]
         raise DataChanged(
             f"the data of {short(target, match.experiment)} are not what {HASHES} records",
-            [("source", match.rule.address), ("file", first), ("recorded", known.get(first, "no such file")),
-             ("found", found.get(first, "no such file")), ("differing", f"{len(differing)} of {len(found)} files")],
-            ["bring the recorded data back,",
-             f"or accept these: delete the lines of {short(target, match.experiment)} in "
-             f"{hashes_file(match.experiment)} and build again"],
+            [
+                ("source", match.rule.address),
+                ("file", first),
+                ("recorded", known.get(first, "no such file")),
+                ("found", found.get(first, "no such file")),
+                ("differing", f"{len(differing)} of {len(found)} files"),
+            ],
+            [
+                "bring the recorded data back,",
+                f"or accept these: delete the lines of {short(target, match.experiment)} in "
+                f"{hashes_file(match.experiment)} and build again",
+            ],
             match.rule.where,
         )
     return found

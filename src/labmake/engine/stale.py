@@ -58,4 +58,3 @@ def _without_living(done: Build, fact: Fact) -> Fact:
 
 def _never() -> Executor:
     raise AssertionError("a dry build runs nothing")
-

@@ -73,9 +73,7 @@ def _input(name: str, value: str) -> tuple[str, str]:
     return f"{name}: {json.loads(head[end:].strip())}", digest
 
 
-def _reasons(
-    services: Services, fact: Fact, action: Action, key: tuple[str, str], old: str, new: str
-) -> list[Reason]:
+def _reasons(services: Services, fact: Fact, action: Action, key: tuple[str, str], old: str, new: str) -> list[Reason]:
     word, subject = key
     if word == "environment":
         return _environment(services, old, new)
@@ -126,6 +124,6 @@ def _changed_line(services: Services, fact: Fact, action: Action, place: str) ->
 def _snapshot(services: Services, fact: Fact) -> dict[str, Digest]:
     try:
         text = services.blobs.read(fact.snapshot).decode()
-        return {place: digest for place, digest in (json.loads(line) for line in text.splitlines())}
+        return dict(json.loads(line) for line in text.splitlines())
     except (StoreError, ValueError):
         return {}

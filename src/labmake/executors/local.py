@@ -17,8 +17,16 @@ from typing import Any
 
 from labmake.executors.resources import Lease, Pool, Request
 
-THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMEXPR_NUM_THREADS", "VECLIB_MAXIMUM_THREADS",
-           "POLARS_MAX_THREADS", "RAYON_NUM_THREADS", "LABMAKE_CPUS")
+THREADS = (
+    "OMP_NUM_THREADS",
+    "OPENBLAS_NUM_THREADS",
+    "MKL_NUM_THREADS",
+    "NUMEXPR_NUM_THREADS",
+    "VECLIB_MAXIMUM_THREADS",
+    "POLARS_MAX_THREADS",
+    "RAYON_NUM_THREADS",
+    "LABMAKE_CPUS",
+)
 """Variables by which libraries are told how many threads a step has booked."""
 
 
@@ -170,7 +178,7 @@ class Local:
 
 
 def _sweep(steps: Path) -> None:
-    """Remove the folders that killed coordinators of this host left; a worker ends within a moment of its coordinator."""
+    """Remove the folders that killed coordinators of this host left; their workers ended within a moment of them."""
     prefix = f"{socket.gethostname()}-"
     try:
         names = os.listdir(steps)

@@ -50,8 +50,10 @@ class Pool:
                 unit = 2**30 if name == "memory" else 1
                 return StepFailed(
                     f"the step asks for more {name} than this machine has",
-                    [("asks for", f"{asked / unit:g}{'G' if unit > 1 else ''}"),
-                     ("has", f"{there / unit:.1f}G" if unit > 1 else there)],
+                    [
+                        ("asks for", f"{asked / unit:g}{'G' if unit > 1 else ''}"),
+                        ("has", f"{there / unit:.1f}G" if unit > 1 else there),
+                    ],
                     [f"lower {name}= of its rule, or build on a larger machine"],
                 )
         return None

@@ -68,6 +68,7 @@ class Worker:
 
     def _run(self, job: dict[str, Any], box: Box) -> dict[str, Any]:
         status, seconds, peak = self._process(job, box)
+        self._redact(job["secrets"])
         if status != 0 or self.timed_out:
             why = "time" if self.timed_out else "exit"
             return self._failure(job, box, why, {"status": status, "seconds": seconds, "peak": peak})
@@ -150,8 +151,14 @@ class Worker:
         expected = {place for place, *_ in job["inputs"]} | set(job["outputs"].values())
         left = self.folders.close(box, expected)
         return {
-            "ok": True, "outputs": outputs, "placed": placed, "seconds": seconds, "peak": peak, "log": log,
-            "left": left, "learned": self.blobs.take_learned(),
+            "ok": True,
+            "outputs": outputs,
+            "placed": placed,
+            "seconds": seconds,
+            "peak": peak,
+            "log": log,
+            "left": left,
+            "learned": self.blobs.take_learned(),
         }
 
     def _keep_output(self, path: str, folder: bool) -> str:
@@ -185,6 +192,16 @@ class Worker:
                 return data
             file.seek(-LOG_LIMIT // 2, os.SEEK_END)
             return data[: LOG_LIMIT // 2] + b"\n[...]\n" + file.read()
+
+    def _redact(self, secrets: list[str]) -> None:
+        """Replace the values of secrets in the log, before anybody else sees it."""
+        if not secrets:
+            return
+        log = Path(self.log)
+        data = log.read_bytes()
+        for secret in secrets:
+            data = data.replace(os.fsencode(secret), b"[secret]")
+        log.write_bytes(data)
 
     def _failure(self, job: dict[str, Any], box: Box, why: str, facts: dict[str, Any]) -> dict[str, Any]:
         kept = job["failed"]

@@ -33,7 +33,7 @@ BUFFER = 1 << 20
 """Bytes read at once: large enough that hashing, not the calls, takes the time."""
 
 
-class FileChanged(OSError):  # noqa: N818
+class FileChanged(OSError):
     """A file was written or replaced while it was read, or does not hold what its digest says."""
 
 

@@ -1,0 +1,46 @@
+# The two commands: `make demo` builds the example up to its PDF, `make test` checks and tests everything.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(abspath $(VENV)/bin)
+EXAMPLE := examples/covariance
+
+.PHONY: demo test lint bench clean help
+
+help:
+	@echo "make demo    make an environment, install labmake, build $(EXAMPLE) up to its PDF"
+	@echo "make test    install what tests need; linting, formatting, types and all tests"
+	@echo "make bench   time labmake beside its peers"
+	@echo "make clean   remove the environment and what the example generated"
+
+demo: $(VENV)/.example
+	cd $(EXAMPLE) && $(BIN)/labmake
+	@echo
+	@echo "The report:  $(EXAMPLE)/generated/2023-10-07-Covariance-Matrix-Prior-Investigation/outputs/report.pdf"
+	@echo "Its script:  $(EXAMPLE)/scripts/2023-10-07-Covariance-Matrix-Prior-Investigation/script.py"
+	@echo "Call it again: nothing is made twice. Next: docs/tutorial.md"
+
+test: lint
+	$(BIN)/python -m pytest
+
+lint: $(VENV)/.test
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+bench: $(VENV)/.test
+	$(BIN)/python benchmarks/run.py
+
+clean:
+	rm -rf $(VENV) $(EXAMPLE)/generated
+
+$(VENV)/bin/python:
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.example: $(VENV)/bin/python pyproject.toml
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[example]'
+	@touch $@
+
+$(VENV)/.test: $(VENV)/bin/python pyproject.toml
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[test]'
+	@touch $@
