@@ -11,6 +11,7 @@ import pytest
 
 from labmake.errors import Edited, StoreError
 from labmake.model import Stat, digest_of
+from labmake.seams import GRANULARITY
 from labmake.store import place
 from labmake.store.blobs import SMALL, Blobs, MemoryIndex
 from labmake.store.copying import create
@@ -56,6 +57,14 @@ def stat_of(path: Path) -> Stat:
     return triple(path.lstat())
 
 
+def is_settled(placed: Stat, folder: Path) -> bool:
+    """Whether the mtime lies a whole tick before that of a file written now, as an edit in this moment would be."""
+    (folder / "probe").write_text("")
+    stamp = (folder / "probe").stat().st_mtime_ns
+    (folder / "probe").unlink()
+    return placed[1] <= stamp - GRANULARITY
+
+
 # Files
 
 
@@ -84,6 +93,7 @@ def test_no_edit_after_placing_can_share_the_stat(tmp_path: Path, blobs: Blobs, 
     digest = blobs.put_bytes(data)
     for _ in range(20):
         placed = place_file(blobs, digest, str(target))
+        assert is_settled(placed, tmp_path)
         target.chmod(0o644)
         with target.open("r+b") as file:
             file.write(data[:1])
@@ -235,6 +245,7 @@ def test_a_finished_file_is_moved_to_its_target(
         source.write_bytes(b"new")
         source.chmod(mode)
         placed = place_moved(str(source), str(target))
+        assert is_settled(placed, tmp_path)
         assert placed == stat_of(target) and target.read_bytes() == b"new" and not source.exists()
         assert target.stat().st_mode & 0o700 == (0o700 if mode == 0o755 else 0o600)
         target.write_bytes(b"edi")
@@ -305,6 +316,7 @@ def test_a_kept_file_edited_in_the_next_moment_has_another_stat(tmp_path: Path, 
     for _ in range(20):
         file.write_text("same")
         stats = place_folder(blobs, digest, str(file.parent), tmp_path / "aside")
+        assert is_settled(stats["f"], tmp_path)
         file.write_text("edit")
         assert stats["f"] != stat_of(file)
 

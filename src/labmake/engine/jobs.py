@@ -10,13 +10,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from labmake.engine.commands import as_word, fill
 from labmake.engine.outputs import stamp, stat_of
 from labmake.engine.plan import amount, duration
 from labmake.engine.rulebook import Match
 from labmake.engine.services import Services
 from labmake.executors.resources import Request
 from labmake.model import Action, Input, Recipe
-from labmake.recipes import as_word, fill
 from labmake.store.digest import is_folder, parse_manifest, size_of
 
 PASSED = frozenset(

@@ -1,0 +1,71 @@
+"""Shell commands: values filled into `{name}`, quoted for the place they stand in."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from collections.abc import Mapping, Sequence
+
+from labmake.errors import RuleError
+from labmake.model import Json, canonical
+
+_NAME = r"[A-Za-z_][A-Za-z0-9_]*"
+_HOLE = re.compile(r"(?<!\$)\{\{(" + _NAME + r"(?:\.list)?)\}\}|(?<!\$)\{(" + _NAME + r")(\.list)?\}")
+
+
+def fill(command: str, values: Mapping[str, str | Sequence[str]], lists: Mapping[str, str]) -> str:
+    """The command with every `{name}` replaced by its value, quoted for the place it stands in.
+
+    A list becomes quoted words. `lists` maps a name to the file that holds its paths, one a line. Raises RuleError
+    for an unknown name.
+    """
+    out: list[str] = []
+    quote, end = "", 0
+    for match in _HOLE.finditer(command):
+        between = command[end : match.start()]
+        quote = _quote_state(between, quote)
+        out.append(between)
+        end = match.end()
+        if match[1]:
+            out.append("{" + match[1] + "}")
+            continue
+        name, is_list = match[2], match[3]
+        if name not in values or (is_list and name not in lists):
+            raise RuleError(
+                f"the command asks for {{{name}{is_list or ''}}}, which the rule does not have",
+                [("command", command), ("has", ", ".join(sorted(values)))],
+                [f"name an input, output, parameter or wildcard {name}, or write {{{{{name}}}}} for the literal text"],
+            )
+        value = lists[name] if is_list else values[name]
+        words = [value] if isinstance(value, str) else list(value)
+        out.append(" ".join(_quoted(word, quote) for word in words))
+    out.append(command[end:])
+    return "".join(out)
+
+
+def _quoted(word: str, quote: str) -> str:
+    if quote == "'":
+        return word.replace("'", "'\\''")
+    if quote == '"':
+        return re.sub(r'([\\"$`])', r"\\\1", word)
+    return shlex.quote(word)
+
+
+def _quote_state(text: str, quote: str) -> str:
+    """The quote that is open after `text`, if `quote` was open before it."""
+    index = 0
+    while index < len(text):
+        char = text[index]
+        if char == "\\" and quote != "'":
+            index += 1
+        elif char == quote:
+            quote = ""
+        elif not quote and char in "'\"":
+            quote = char
+        index += 1
+    return quote
+
+
+def as_word(value: Json) -> str:
+    """A parameter as the text that a command line gets: a text as it is, anything else as JSON."""
+    return value if isinstance(value, str) else canonical(value)
