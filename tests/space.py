@@ -10,9 +10,12 @@ from __future__ import annotations
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
 import textwrap
+import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -65,7 +68,7 @@ class Space:
         else:
             text = textwrap.dedent(text).lstrip("\n")
             path.write_text(
-                (HEADER if path.name in ("script.py", "rules.py") and "import" not in text[:60] else "") + text
+                (HEADER if path.name in ("script.py", "rules.py") and "from labmake" not in text else "") + text
             )
         return path
 
@@ -109,6 +112,33 @@ class Space:
         """`labmake build …`; afterwards `ran` names the steps that ran."""
         return self.run("build", *targets, code=code, **words)  # type: ignore[arg-type]
 
+    def start(self, *words: str, env: dict[str, str] | None = None) -> Running:
+        """Start `labmake …` in a process group of its own, as a shell does, and go on."""
+        log = (self.root.parent / "running.log").open("w+")
+        process = subprocess.Popen(
+            [sys.executable, "-m", "labmake.cli.main", *words],
+            cwd=self.root,
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            env={**os.environ, **(env or {})},
+            start_new_session=True,
+        )
+        return Running(self, process)
+
+    @property
+    def notes(self) -> Path:
+        """A file outside of the project to which steps of a story append a line, so that it tells what really ran."""
+        return self.root.parent / "notes"
+
+    def noted(self) -> list[str]:
+        """The lines that steps have noted, in order."""
+        return self.notes.read_text().splitlines() if self.notes.exists() else []
+
+    def why(self, target: str) -> Done:
+        """Run `labmake why TARGET`."""
+        return self.run("why", target)
+
     @property
     def ran(self) -> list[str]:
         """The targets whose steps ran and succeeded in the last command, sorted."""
@@ -127,3 +157,37 @@ class Space:
 
     def json(self, name: str) -> object:
         return json.loads(self.read(name))
+
+
+@dataclass
+class Running:
+    """A labmake that runs now."""
+
+    space: Space
+    process: subprocess.Popen[bytes]
+
+    def interrupt(self) -> None:
+        """Ctrl-C: SIGINT to the whole process group, as a terminal sends it."""
+        os.killpg(self.process.pid, signal.SIGINT)
+
+    def kill(self) -> None:
+        """SIGKILL to the coordinator alone."""
+        self.process.kill()
+        self.process.wait()
+
+    def end(self, code: int | None = 0) -> Done:
+        """Wait for its end; `code` is the exit code that is expected (None: any)."""
+        self.process.wait(timeout=300)
+        text = (self.space.root.parent / "running.log").read_text(errors="replace")
+        self.space.last = Done(self.process.returncode, text)
+        assert code is None or self.process.returncode == code, f"exit code {self.process.returncode}:\n{text}"
+        return self.space.last
+
+
+def wait_until(happened: Callable[[], object]) -> None:
+    """Return as soon as something has happened; after two minutes it never will."""
+    for _ in range(12000):
+        if happened():
+            return
+        time.sleep(0.01)
+    raise AssertionError("it did not happen")

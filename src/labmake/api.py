@@ -9,7 +9,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any, TypeVar
 
 from labmake.engine import plan as planning
@@ -213,6 +213,7 @@ def split_words(recipe: Recipe, words: Mapping[str, Any]) -> Step:
             params[name] = value
         else:
             inputs[name] = value
+    inputs = {name: _texts(spec) for name, spec in inputs.items()}
     _check_options(options)
     for name, spec in inputs.items():
         check_spec(name, spec)
@@ -220,6 +221,15 @@ def split_words(recipe: Recipe, words: Mapping[str, Any]) -> Step:
     if clash:
         raise RuleError(f"{clash[0]} is an input and a parameter", [("name", clash[0])], ["rename one of them"])
     return Step(recipe, inputs, params, options)
+
+
+def _texts(spec: Any) -> Any:
+    """An input with its Paths as texts."""
+    if isinstance(spec, PurePath):
+        return str(spec)
+    if isinstance(spec, (list, tuple)):
+        return [_texts(item) for item in spec]
+    return {key: _texts(item) for key, item in spec.items()} if isinstance(spec, dict) else spec
 
 
 def check_spec(name: str, spec: object) -> None:

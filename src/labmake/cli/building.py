@@ -14,7 +14,7 @@ from labmake.engine.build import Build, Outcome
 from labmake.engine.reach import reachable, recipe_errors, sources
 from labmake.engine.services import Options
 from labmake.engine.stale import remove_stale
-from labmake.errors import INTERRUPTED, DataChanged, LabmakeError, exit_code, format_error
+from labmake.errors import INTERRUPTED, DataChanged, LabmakeError, StepFailed, exit_code, format_error
 from labmake.layout import short
 
 
@@ -119,11 +119,11 @@ def _tell(opened: Session, outcome: Outcome, wishes: Wishes, seconds: float) -> 
     if outcome.skipped:
         parts.append(f"{len(outcome.skipped)} not made, since they need what failed")
     if not (made or restored or outcome.failed or outcome.interrupted):
-        click.echo(f"up to date: {same} targets ({seconds:.1f} s)", err=True)
+        click.echo(f"up to date: {same} target{'s' * (same != 1)} ({seconds:.1f} s)", err=True)
         return
     words = ", ".join(part for part in parts if part)
     click.echo(f"{'interrupted: ' if outcome.interrupted else ''}{words or 'nothing made'} ({seconds:.1f} s)", err=True)
-    if outcome.failed:
+    if any(isinstance(error, StepFailed) for error in outcome.failed.values()):
         click.echo("`labmake failures` shows what failed; what succeeded is kept", err=True)
 
 

@@ -277,6 +277,8 @@ class Build:
             return result
         if result.root != node:
             self.outcome.skipped[node] = result.root
+            if result.root not in self.outcome.failed:
+                self._failed_here(result.root, result.error)  # a file or slice: no node of its own tells it
         return Failed(result.error, result.root)
 
     def _failed_here(self, key: Key, error: LabmakeError) -> Failed:

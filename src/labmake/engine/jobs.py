@@ -7,6 +7,7 @@ import os
 import shlex
 import sys
 from collections.abc import Iterator, Mapping, Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from labmake.engine.plan import amount, duration
 from labmake.engine.rulebook import Match
 from labmake.engine.services import Services
 from labmake.executors.resources import Request
+from labmake.layout import Project
 from labmake.model import Action, Input, Recipe
 from labmake.store.digest import is_folder, parse_manifest, size_of
 
@@ -122,15 +124,19 @@ def variables(services: Services, output: str) -> dict[str, str]:
 
     LABMAKE_SEED follows from the first output's short path alone, so a refactoring does not change random numbers.
     """
+    seed = int.from_bytes(hashlib.sha256(output.encode()).digest()[:4], "big")
+    return {**_same_for_all(services.project), "LABMAKE_SEED": str(seed)}
+
+
+@lru_cache(maxsize=4)
+def _same_for_all(project: Project) -> dict[str, str]:
+    """The variables that every step of this build gets."""
     env = {name: value for name, value in os.environ.items() if name in PASSED}
-    root = str(services.project.root) + os.sep
+    root = str(project.root) + os.sep
     extra = [p for p in os.environ.get("PYTHONPATH", "").split(os.pathsep) if p and not p.startswith(root)]
     if extra:
         env["PYTHONPATH"] = os.pathsep.join(extra)
-    seed = int.from_bytes(hashlib.sha256(output.encode()).digest()[:4], "big")
-    cache = services.project.state / "cache"
     env.update(
-        LABMAKE_SEED=str(seed),
         SOURCE_DATE_EPOCH="946684800",
         TZ="UTC",
         LC_ALL="C.UTF-8",
@@ -139,8 +145,8 @@ def variables(services: Services, output: str) -> dict[str, str]:
         PYTHONDONTWRITEBYTECODE="1",
         PYTHONUNBUFFERED="1",
         MPLBACKEND="Agg",
-        MPLCONFIGDIR=str(cache / "matplotlib"),
-        TEXMFVAR=str(cache / "texmf"),
+        MPLCONFIGDIR=str(project.state / "cache" / "matplotlib"),
+        TEXMFVAR=str(project.state / "cache" / "texmf"),
         LABMAKE_IN_STEP="1",
     )
     return env

@@ -286,9 +286,12 @@ def _restore(
         for path, digest in wanted.items():
             places.protect(services, path, digest, fact, False)
         return WouldRun("restore", "made before")
-    placed = places.restore(services, wanted, fact, options.discard_edits)
+    there = places.lying(services, wanted, fact)
+    rest = {path: digest for path, digest in wanted.items() if path not in there}
+    placed = places.restore(services, rest, fact, options.discard_edits)
     if placed is None:
         return None
+    placed = {path: there.get(path) or placed[path] for path in wanted}
     how = "fresh" if fact is not None and all(fact.outputs.get(p) == v for p, v in placed.items()) else "restored"
     if how == "restored":
         services.reporter.restored(match.node)

@@ -57,6 +57,17 @@ def as_placed(path: str, placed: Placed) -> bool:
     return stat_of(path) == tuple(recorded)
 
 
+def lying(services: Services, wanted: Mapping[str, Digest], fact: Fact | None) -> dict[str, Placed]:
+    """Those of the wanted targets that lie as the fact placed them: they need not be read again."""
+    if fact is None:
+        return {}
+    return {
+        path: placed
+        for path, placed in fact.outputs.items()
+        if wanted.get(path) == placed[0] and as_placed(services.absolute(path), placed)
+    }
+
+
 def restore(
     services: Services, wanted: Mapping[str, Digest], fact: Fact | None, discard: bool
 ) -> dict[str, Placed] | None:

@@ -13,10 +13,11 @@ import re
 import sys
 from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
+from pathlib import PurePath
 from typing import Any
 
 from labmake import formats
+from labmake.engine.found import Found
 from labmake.errors import LabmakeError, RuleError, Where
 from labmake.layout import expand, short
 from labmake.model import Key, Step
@@ -60,6 +61,7 @@ class Unknown:
 
 Result = Answer | Failed | Unknown
 Asking = Generator[Sequence[Key], Sequence[Result], Any]
+Paths = str | PurePath | Sequence[str | PurePath]
 
 
 class Suspend(BaseException):
@@ -217,10 +219,16 @@ def _context(name: str) -> Context:
     return current
 
 
-def _read(name: str, path: str | Sequence[str], failed: object, parse: Callable[[bytes, str], Any]) -> Any:
+def _several(path: Paths) -> tuple[list[str], bool]:
+    """One path or several as a list of texts, and whether it was several."""
+    if isinstance(path, (str, PurePath)):
+        return [str(path)], False
+    return [str(one) for one in path], True
+
+
+def _read(name: str, path: Paths, failed: object, parse: Callable[[bytes, str], Any]) -> Any:
     context = _context(name)
-    many = not isinstance(path, str)
-    paths = list(path) if not isinstance(path, str) else [path]
+    paths, many = _several(path)
     answers = context.ask([expand(p, context.experiment) for p in paths])
     values = [_value(context, p, answer, failed, parse) for p, answer in zip(paths, answers, strict=True)]
     return values if many else values[0]
@@ -246,17 +254,17 @@ def _content(context: Context, key: Key, answer: Answer) -> bytes:
         _watching = watching
 
 
-def read_json(path: str | Sequence[str], failed: object = RAISE) -> Any:
+def read_json(path: Paths, failed: object = RAISE) -> Any:
     """The parsed content of a JSON target (or of several, made in parallel); `failed=` is the value if one failed."""
     return _read("read_json", path, failed, formats.read_json)
 
 
-def read_csv(path: str | Sequence[str], failed: object = RAISE) -> Any:
+def read_csv(path: Paths, failed: object = RAISE) -> Any:
     """The rows of a CSV target as dicts of texts (of several targets: a list of such lists)."""
     return _read("read_csv", path, failed, formats.read_csv)
 
 
-def read_text(path: str | Sequence[str], failed: object = RAISE) -> Any:
+def read_text(path: Paths, failed: object = RAISE) -> Any:
     """The text of a target (UTF-8), or of several."""
     return _read("read_text", path, failed, _text)
 
@@ -268,45 +276,45 @@ def _text(data: bytes, name: str) -> str:
         raise RuleError(f"{name} is no UTF-8 text", [("byte", error.start)]) from None
 
 
-def need(path: str | Sequence[str], failed: object = RAISE) -> Any:
+def need(path: Paths, failed: object = RAISE) -> Any:
     """Have targets made without reading them; returns their short paths, with `failed` in place of one that failed."""
     context = _context("need")
-    paths = [path] if isinstance(path, str) else list(path)
+    paths, many = _several(path)
     kept: list[Any] = []
     for one, answer in zip(paths, context.ask([expand(p, context.experiment) for p in paths]), strict=True):
         if isinstance(answer, Unknown):
             raise AfterRun(answer)
         if isinstance(answer, Failed) and failed is RAISE:
             raise ReadFailed(answer)
-        kept.append(failed if isinstance(answer, Failed) else Path(one))
-    return kept[0] if isinstance(path, str) else kept
+        kept.append(failed if isinstance(answer, Failed) else Found(one))
+    return kept if many else kept[0]
 
 
-def listdir(path: str | Sequence[str]) -> Any:
+def listdir(path: Paths) -> Any:
     """The names in a folder (of a folder target, or of the worktree), sorted; of several: a list of such lists."""
     context = _context("listdir")
-    paths = [path] if isinstance(path, str) else list(path)
+    paths, many = _several(path)
     keys = [f"?list {expand(p.rstrip('/') + '/', context.experiment)}" for p in paths]
     listings = [_listing(context, key, answer) for key, answer in zip(keys, context.ask(keys), strict=True)]
-    return listings[0] if isinstance(path, str) else listings
+    return listings if many else listings[0]
 
 
-def find(pattern: str) -> dict[Any, Path]:
+def find(pattern: str) -> dict[Any, Found]:
     """See labmake.find: in a plan it is answered at once."""
     context = _context("find")
     key = f"?find {expand(pattern, context.experiment)}"
     found = _listing(context, key, context.ask([key])[0])
     return {
-        (values[0] if len(values) == 1 else tuple(values)): Path(short(path, context.experiment))
+        (values[0] if len(values) == 1 else tuple(values)): Found(short(path, context.experiment))
         for values, path in found
     }
 
 
-def glob(pattern: str) -> list[Path]:
+def glob(pattern: str) -> list[Found]:
     """See labmake.glob: in a plan it is answered at once."""
     context = _context("glob")
     key = f"?glob {expand(pattern, context.experiment)}"
-    return [Path(short(path, context.experiment)) for path in _listing(context, key, context.ask([key])[0])]
+    return [Found(short(path, context.experiment)) for path in _listing(context, key, context.ask([key])[0])]
 
 
 def env(name: str, default: str = "") -> str:

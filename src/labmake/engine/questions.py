@@ -21,7 +21,7 @@ from labmake.engine.rulebook import nearest
 from labmake.engine.services import Services
 from labmake.environment.code_files import Closure, by_bytes
 from labmake.errors import LabmakeError, NoRule, RuleError
-from labmake.layout import GENERATED
+from labmake.layout import GENERATED, experiment_of, short
 from labmake.model import Key, canonical, digest_of
 from labmake.store.digest import Entry, parse_manifest, render_manifest, scan_folder
 
@@ -46,7 +46,8 @@ def slice_of(services: Services, path: str, key: str) -> Asking:
         return result
     found = _elements(services, path, result)
     if key not in found:
-        return Failed(slices.no_such_key(path, key, list(found)), f"{path}#{key}")
+        name = short(path, experiment_of(path) or "")
+        return Failed(slices.no_such_key(name, key, list(found)), f"{path}#{key}")
     data = found[key]
     return Answer(services.keep(data), data)
 

@@ -34,7 +34,7 @@ def reachable(services: Services, targets: Iterable[str]) -> list[Match]:
         if key not in found:
             found[key] = match
             if match.rule.step is not None:
-                waiting.extend(_inputs(match))
+                waiting.extend(path for path in _inputs(match) if path.startswith(f"{GENERATED}/"))
             elif match.rule.plan is not None:
                 waiting.extend(all_sources(services, match.experiment))
     return list(found.values())

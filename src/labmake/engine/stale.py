@@ -12,7 +12,7 @@ from dataclasses import replace
 
 from labmake.engine import outputs as places
 from labmake.engine.build import Build, Executor, is_missing
-from labmake.engine.services import Services
+from labmake.engine.services import Services, Silent
 from labmake.errors import NoRule, TwoRules
 from labmake.layout import generated_folder
 from labmake.model import Fact
@@ -24,7 +24,9 @@ def remove_stale(services: Services, done: Build, experiment: str) -> list[str]:
     nodes = [node for node in done.recorded if node.startswith(prefix) and node not in done.outcome.made]
     if not nodes:
         return []
-    probe = Build(services, replace(done.options, dry=True, force=frozenset()), _never)
+    quiet = replace(services, reporter=Silent())  # what no longer exists fails here, and that is no error
+    probe = Build(quiet, replace(done.options, dry=True, force=frozenset(), fail_fast=False), _never)
+    probe.outcome.made.update(done.outcome.made)  # answers for second outputs and for files inside folders
     gone: list[str] = []
     dropped: list[str] = []
     for node in nodes:

@@ -19,6 +19,7 @@ import signal
 import sys
 import threading
 import time
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -81,8 +82,9 @@ class Worker:
 
     def _process(self, job: dict[str, Any], box: Box) -> tuple[int, float, int]:
         """Start the step in its folder and wait for it: exit status (negative: signal), seconds, peak bytes."""
-        shutil.rmtree(self.scratch, ignore_errors=True)
-        self.scratch.mkdir()
+        if not self.scratch.is_dir() or os.listdir(self.scratch):
+            shutil.rmtree(self.scratch, ignore_errors=True)
+            self.scratch.mkdir()
         env = {**job["env"], "TMPDIR": str(self.scratch)}
         if job["step"] is not None:
             step = self.base / "step.json"
@@ -177,7 +179,8 @@ class Worker:
         target, expected = job["targets"][place]
         if _stat(target) != expected:
             return None
-        os.makedirs(os.path.dirname(target), exist_ok=True)
+        if not os.path.isdir(os.path.dirname(target)):
+            os.makedirs(os.path.dirname(target), exist_ok=True)
         if is_folder(digest):
             return place_folder(self.blobs, digest, target, Path(job["aside"]) / place)
         source = os.path.join(box.path, place)
@@ -225,12 +228,18 @@ def _spawn(command: list[str], env: dict[str, str], log: int) -> int:
         (os.POSIX_SPAWN_DUP2, log, 1),
         (os.POSIX_SPAWN_DUP2, log, 2),
     ]
-    path = command[0] if os.sep in command[0] else shutil.which(command[0], path=env.get("PATH")) or command[0]
+    path = _program(command[0], env.get("PATH", ""))
     default = [signal.SIGINT, signal.SIGPIPE, signal.SIGTERM, signal.SIGHUP]
     try:
         return os.posix_spawn(path, command, env, file_actions=actions, setsid=True, setsigdef=default)
     except NotImplementedError:  # a C library without POSIX_SPAWN_SETSID: a process group can be killed as well
         return os.posix_spawn(path, command, env, file_actions=actions, setpgroup=0, setsigdef=default)
+
+
+@lru_cache(maxsize=64)
+def _program(name: str, path: str) -> str:
+    """Where a program lies, as a shell would find it."""
+    return name if os.sep in name else shutil.which(name, path=path) or name
 
 
 def _kill(group: int, number: int) -> None:
