@@ -30,7 +30,7 @@ def test_what_is_put_is_seen_at_once_here_and_by_others_after_a_commit(path: Pat
     one, two = State.open(path), State.open(path)
     one.put_facts({"a": "1", "b": "2"})
     one.put_failures({"c": "3"})
-    one.put_stats({"raw.csv": (1, 2, 2**64 - 1, "digest")})
+    one.put_stats({"raw.csv": (1, 2, 2**64 - 1, 3, "digest")})
     one.memo_put("code", {"parsed": [1, None, "é"]})
     one.put_many([("key", "B", ("00.seg", 10, 5))])
     one.put_offset("00.seg", 20)
@@ -49,7 +49,7 @@ def test_what_is_put_is_seen_at_once_here_and_by_others_after_a_commit(path: Pat
     full = (
         {"a": "1", "b": "2"},
         {"c": "3"},
-        {"raw.csv": (1, 2, 2**64 - 1, "digest")},
+        {"raw.csv": (1, 2, 2**64 - 1, 3, "digest")},
         {"parsed": [1, None, "é"]},
         [("00.seg", 10, 5)],
         {"00.seg": 20},

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from pathlib import Path
 
 import pytest
@@ -60,7 +61,8 @@ def space(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Space:
     return Space(tmp_path, monkeypatch)
 
 
-NOW = 1_700_000_000 * 10**9
+NOW = time.time_ns() + 3600 * 10**9
+"""Later than any ctime, which no test can set."""
 OLD = NOW - GRANULARITY - 1
 
 
@@ -104,9 +106,32 @@ def test_on_the_real_clock_an_old_file_is_recorded(tmp_path: Path) -> None:
     state = State.open(tmp_path / "state.db")
     (tmp_path / "raw.csv").write_text("data")
     os.utime(tmp_path / "raw.csv", (1e9, 1e9))
+    time.sleep(2 * GRANULARITY / 1e9)
     StatCache(state, tmp_path, RealClock()).digest("raw.csv")
-    assert state.stats()["raw.csv"][3] == digest_of(b"data")
+    assert state.stats()["raw.csv"][4] == digest_of(b"data")
     assert sorted(name for name in os.listdir(tmp_path) if name.startswith(".clock")) == []
+
+
+def test_an_edit_whose_mtime_is_set_back_is_noticed_by_its_ctime(tmp_path: Path) -> None:
+    cache = StatCache(State.open(tmp_path / "state.db"), tmp_path, RealClock())
+    raw = tmp_path / "raw.csv"
+    raw.write_text("one!")
+    os.utime(raw, (1e9, 1e9))
+    time.sleep(2 * GRANULARITY / 1e9)
+    assert cache.digest("raw.csv") == digest_of(b"one!")
+    with raw.open("r+") as file:
+        file.write("two!")
+    os.utime(raw, (1e9, 1e9))
+    assert cache.digest("raw.csv") == digest_of(b"two!")
+
+
+def test_a_hard_link_to_a_large_file_does_not_make_it_be_read_again(space: Space) -> None:
+    space.write("x" * (module.LARGE + 1), OLD)
+    cache = space.cache(NOW)
+    cache.digest("raw.csv")
+    os.link(space.root / "raw.csv", space.root / "link")
+    cache.digest("raw.csv")
+    assert space.hashed == ["raw.csv"]
 
 
 def test_every_part_of_the_stat_counts(space: Space) -> None:

@@ -37,7 +37,7 @@ def run_build(wishes: Wishes) -> int:
     """Build, tell what happened, return the exit code."""
     start = time.monotonic()
     progress = Progress(quiet=wishes.quiet)
-    with session(wishes.experiment, progress) as opened:
+    with session(wishes.experiment, progress, words=wishes.targets) as opened:
         progress.experiment = opened.experiment
         targets = resolve(opened, wishes.targets) if wishes.targets else default_targets(opened)
         if not targets:

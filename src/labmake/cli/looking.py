@@ -49,7 +49,7 @@ def _dry(opened: Session, targets: list[str]) -> tuple[Outcome, Build]:
 
 def run_why(target: str, experiment: str | None) -> int:
     """Tell why a target would be made again, back to where the change is."""
-    with session(experiment) as opened:
+    with session(experiment, words=[target]) as opened:
         path = resolve_one(opened, target)[0]
         outcome, build = _dry(opened, [path])
         node = opened.services.rulebook.find(path).node
@@ -112,7 +112,7 @@ def _belongs(opened: Session, node: str) -> bool:
 
 def run_logs(target: str, experiment: str | None) -> int:
     """Print the log of a target's last run: of the failed one if it failed, else of what made it."""
-    with session(experiment) as opened:
+    with session(experiment, words=[target]) as opened:
         path = resolve_one(opened, target)[0]
         services = opened.services
         node = services.rulebook.find(path).node

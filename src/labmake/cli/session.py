@@ -20,7 +20,7 @@ from labmake.environment.distributions import environment_text, root_locks
 from labmake.errors import LabmakeError, Misuse, NoRule, RuleError
 from labmake.executors.local import Local
 from labmake.executors.resources import this_machine
-from labmake.layout import Project, expand, experiments, find_project, generated_folder, short
+from labmake.layout import Project, expand, experiment_of, experiments, find_project, generated_folder, short
 from labmake.loading import load
 from labmake.model import Json, Rule
 from labmake.seams import RealClock
@@ -78,9 +78,15 @@ class Session:
 
 @contextmanager
 def session(
-    experiment: str | None = None, reporter: Reporter | None = None, start: Path | None = None
+    experiment: str | None = None,
+    reporter: Reporter | None = None,
+    start: Path | None = None,
+    words: Iterable[str] = (),
 ) -> Iterator[Session]:
-    """Open the project around `start` (the working directory). Raises Misuse outside of one or inside a step."""
+    """Open the project around `start` (the working directory); `words` are the targets that are asked for.
+
+    Raises Misuse outside of a project and inside a step.
+    """
     if os.environ.get("LABMAKE_IN_STEP"):
         raise Misuse(
             "labmake was started inside a step",
@@ -90,7 +96,7 @@ def session(
     here = Path(os.path.realpath(start or Path.cwd()))
     project = find_project(here)
     known = experiments(project)
-    current = current_experiment(project, known, here, experiment)
+    current = current_experiment(project, known, here, experiment, words)
     state = State.open(project.database)
     try:
         services = open_services(project, known, state)
@@ -139,9 +145,12 @@ def _of(general: Iterable[Rule], experiment: str) -> Iterator[Rule]:
             yield replace(rule, outputs=outputs)
 
 
-def current_experiment(project: Project, known: list[str], here: Path, asked: str | None) -> str:
+def current_experiment(
+    project: Project, known: list[str], here: Path, asked: str | None, words: Iterable[str] = ()
+) -> str:
     """The experiment that a command is about: -e, else that of the working directory, else of the branch, else the only
-    one; "" without experiments. Raises Misuse if that leaves several."""
+    one, else that of the first target if all targets name theirs; "" without experiments. Raises Misuse if that leaves
+    several."""
     if asked is not None:
         found = [name for name in known if name == asked] or [name for name in known if asked.lower() in name.lower()]
         if len(found) != 1:
@@ -161,11 +170,21 @@ def current_experiment(project: Project, known: list[str], here: Path, asked: st
         return branch
     if len(known) == 1:
         return known[0]
+    named = [_named_experiment(project, here, word) for word in words]
+    if named and all(name in known for name in named):
+        return named[0]
     raise Misuse(
         "it is not clear which experiment is meant",
         [("branch", branch or "none"), ("experiments", "\n".join(known))],
         ["go into its folder, check out its branch, or name it: -e NAME"],
     )
+
+
+def _named_experiment(project: Project, here: Path, word: str) -> str:
+    """The experiment in `generated/<experiment>/…` or `<experiment>:…`, "" if a word names none."""
+    before, colon, _ = word.partition(":")
+    path = os.path.relpath(here / word, project.root)
+    return before if colon else (experiment_of(path) or "") if path.startswith("generated/") else ""
 
 
 def current_branch(project: Project) -> str:

@@ -21,7 +21,7 @@ from labmake.model import Fact
 def run_restore(targets: Iterable[str], experiment: str | None) -> int:
     """Put the recorded content of targets back in their places, setting aside what is there."""
     progress = Progress()
-    with session(experiment, progress) as opened:
+    with session(experiment, progress, words=targets) as opened:
         progress.experiment = opened.experiment
         lost, count = [], 0
         for fact in _facts(opened, targets):
@@ -48,7 +48,7 @@ def run_restore(targets: Iterable[str], experiment: str | None) -> int:
 
 def run_clean(targets: Iterable[str], experiment: str | None) -> int:
     """Remove the files of targets that lie as they were placed and that the store can restore."""
-    with session(experiment) as opened:
+    with session(experiment, words=targets) as opened:
         count = kept = 0
         for fact in _facts(opened, targets):
             if not all(opened.services.blobs.has(digest) for digest, _ in fact.outputs.values()):

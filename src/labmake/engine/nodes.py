@@ -184,7 +184,7 @@ def decide(services: Services, match: Match) -> Asking:
     if step is None:
         step = yield from _plan(services, match, groups)
     try:
-        shapes = yield from asking.shapes(step, match.binding, match.experiment, groups)
+        shapes = yield from asking.shapes(step, match.values, match.rule.home, groups)
         recipe, params = bind(step, match.binding)
         names = [*shapes, *params, *match.binding, *match.rule.outputs, "out", "scratch"]
         check_holes(recipe, names)
@@ -198,7 +198,7 @@ def decide(services: Services, match: Match) -> Asking:
                 services.blobs.put_copy(services.absolute(file.path), file.digest)
         places_of = Places(match.experiment)
         if recipe.kind in ("function", "python", "script"):
-            recipe_file = services.code.find_recipe_file(recipe.text, match.experiment)
+            recipe_file = services.code.find_recipe_file(recipe.text, match.rule.home)
             recipe = replace(recipe, text=places_of.place(recipe_file))
         action = compose(
             recipe=recipe,
@@ -223,13 +223,13 @@ def decide(services: Services, match: Match) -> Asking:
 
 
 def _plan(services: Services, match: Match, groups: list[Group]) -> Asking:
-    context = Context(match.experiment, lambda _, answer: content(services, answer), services.known)
+    context = Context(match.rule.home, lambda _, answer: content(services, answer), services.known)
     function = match.rule.plan
     assert function is not None
-    decided, asked = yield from replay(function, match.binding, match.rule.where, context)
+    decided, asked = yield from replay(function, match.values, match.rule.where, context)
     file = match.rule.where.file
     if file.endswith(".py"):
-        own = f"?code {canonical(['plan', file, '', match.experiment, [], ''])}"
+        own = f"?code {canonical(['plan', file, '', match.rule.home, [], ''])}"
         yield from asking.ask([own], groups)
     for keys, results in asked:
         pairs = [(key, r.digest if isinstance(r, Answer) else "failed") for key, r in zip(keys, results, strict=True)]
@@ -243,7 +243,7 @@ def code_key(step: Step, match: Match) -> Key:
     recipe, _ = bind(step, match.binding)
     extra = list(step.options.get("code", ()))
     return (
-        f"?code {canonical([recipe.kind, recipe.text, recipe.function, match.experiment, extra, recipe.interpreter])}"
+        f"?code {canonical([recipe.kind, recipe.text, recipe.function, match.rule.home, extra, recipe.interpreter])}"
     )
 
 

@@ -72,10 +72,10 @@ def _inputs(match: Match) -> Iterator[str]:
     for spec in match.rule.step.inputs.values():
         for written in _written(spec):
             try:
-                path = fill(written, match.binding)
+                path = fill(written, match.values)
                 path = fill(path, dict.fromkeys(wildcards(path), "0"))
                 cut = split_slice(path)
-                yield expand(cut[0] if cut else path, match.experiment)
+                yield expand(cut[0] if cut else path, match.rule.home)
             except LabmakeError:
                 continue
 

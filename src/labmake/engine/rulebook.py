@@ -25,15 +25,20 @@ class Match:
     inside: str = ""
 
     @property
+    def values(self) -> dict[str, str]:
+        """The wildcards by which paths are filled in: the binding, and {exp} in a rule of rules.py that has it."""
+        general = not self.rule.home and EXP in wildcards(next(iter(self.rule.outputs.values())))
+        return {**self.binding, EXP: self.experiment} if general else dict(self.binding)
+
+    @property
     def outputs(self) -> dict[str, str]:
         """name → project path of every target of this binding."""
-        values = {**self.binding, EXP: self.experiment}
-        return {name: fill(pattern, values) for name, pattern in self.rule.outputs.items()}
+        return {name: fill(pattern, self.values) for name, pattern in self.rule.outputs.items()}
 
     @property
     def node(self) -> str:
         """The name of this binding: the path of its first target (all outputs of one binding are one node)."""
-        return fill(next(iter(self.rule.outputs.values())), {**self.binding, EXP: self.experiment})
+        return fill(next(iter(self.rule.outputs.values())), self.values)
 
 
 @dataclass(frozen=True, slots=True)

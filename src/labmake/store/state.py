@@ -1,7 +1,7 @@
 """The state file: SQLite tables of what this worktree knows on this host. Disposable; the store is the truth.
 
     facts, failures, memo   (key, data)                         text by node, or by any key
-    stats                   (path, size, mtime, ino, digest)    files as they were hashed
+    stats                   (path, size, mtime, ino, ctime, digest)  files as they were hashed
     records                 (kind, key, segment, place, length) the store's index
     segments                (name, upto)                        how far each segment is in it
 
@@ -29,21 +29,22 @@ from labmake.store.index import Item, Location
 
 T = TypeVar("T")
 
-VERSION = 1
+VERSION = 2
 """Of the tables below; a file of another version is begun anew."""
 
 _SCHEMA = """
 create table facts (key text primary key, data text not null) without rowid;
 create table failures (key text primary key, data text not null) without rowid;
 create table memo (key text primary key, data text not null) without rowid;
-create table stats (path text primary key, size integer, mtime integer, ino integer, digest text) without rowid;
+create table stats (path text primary key, size integer, mtime integer, ino integer, ctime integer, digest text)
+    without rowid;
 create table records (kind text, key text, segment text, place integer, length integer,
     primary key (kind, key, segment, place)) without rowid;
 create table segments (name text primary key, upto integer not null) without rowid;
 """
 
-FileStat: TypeAlias = tuple[int, int, int, Digest]
-"""(size, mtime_ns, inode, digest) of a file when it was hashed."""
+FileStat: TypeAlias = tuple[int, int, int, int, Digest]
+"""(size, mtime_ns, inode, ctime_ns, digest) of a file when it was hashed."""
 
 
 class State:
@@ -116,9 +117,9 @@ class State:
 
     def stats(self) -> dict[str, FileStat]:
         """Every file that was hashed, by path."""
-        rows = self._rows("select path, size, mtime, ino, digest from stats")
+        rows = self._rows("select path, size, mtime, ino, ctime, digest from stats")
         found: dict[str, FileStat | None] = {
-            path: (size, mtime, ino % 2**64, digest) for path, size, mtime, ino, digest in rows
+            path: (size, mtime, ino % 2**64, ctime, digest) for path, size, mtime, ino, ctime, digest in rows
         }
         return {path: status for path, status in (found | self._stats).items() if status is not None}
 
@@ -229,7 +230,7 @@ class State:
             many(f"replace into {table} values (?, ?)", [pair for pair in texts.items() if pair[1] is not None])
         many("delete from stats where path = ?", [(path,) for path, status in self._stats.items() if status is None])
         stats = [(path, *_signed(status)) for path, status in self._stats.items() if status is not None]
-        many("replace into stats values (?, ?, ?, ?, ?)", stats)
+        many("replace into stats values (?, ?, ?, ?, ?, ?)", stats)
         many("delete from records where segment = ?", [(segment,) for segment in self._gone])
         many("delete from segments where name = ?", [(segment,) for segment in self._gone])
         many("delete from records where kind = ? and key = ?", list(self._dropped))
@@ -242,10 +243,10 @@ class State:
         many("replace into segments values (?, ?)", [(name, self.offsets()[name]) for name in self._moved])
 
 
-def _signed(status: FileStat) -> tuple[int, int, int, Digest]:
+def _signed(status: FileStat) -> FileStat:
     """SQLite's integers have a sign, inode numbers of some file systems use all 64 bits."""
-    size, mtime, inode, digest = status
-    return size, mtime, inode - 2**64 if inode >= 2**63 else inode, digest
+    size, mtime, inode, ctime, digest = status
+    return size, mtime, inode - 2**64 if inode >= 2**63 else inode, ctime, digest
 
 
 def _open(path: Path) -> sqlite3.Connection:

@@ -6,6 +6,9 @@ mtime is older than the clock when hashing began, by more than a tick: any later
 file that was written a moment ago is hashed again until it is old enough. The clock is the file system's own, not the
 machine's: on a network they differ by seconds. A clock that was read too early only makes more files look too young,
 so one reading serves for a few milliseconds.
+
+An mtime can be set back (`touch -r`, an archive that is unpacked over the file), a ctime cannot: so the ctime counts
+too. Of large files it does not, since the hard links by which steps see them change it, and reading them is dear.
 """
 
 from __future__ import annotations
@@ -21,6 +24,9 @@ from labmake.store.state import FileStat, State
 
 _CLOCK_SERVES = 0.005
 """Seconds for which one reading of the file system's clock is used."""
+
+LARGE = 1 << 20
+"""Bytes above which a step may see a file as a hard link, which changes its ctime."""
 
 _FOREIGN = 60_000_000_000
 """Nanoseconds by which a file on another file system than the project must lie back: its clock may differ from ours,
@@ -48,13 +54,13 @@ class StatCache:
             self._known = self._state.stats()
         absolute = os.path.join(self._root, path)
         known = self._known.get(path)
-        if known is not None and triple(os.stat(absolute)) == known[:3]:
-            return known[3]
+        if known is not None and _seen(os.stat(absolute)) == known[:4]:
+            return known[4]
         now = self._now()
         digest, status = hash_file(absolute)
         margin = GRANULARITY if status.st_dev == self._device else _FOREIGN
-        if status.st_mtime_ns < now - margin and _is_text(path):
-            record = (*triple(status), digest)
+        if max(status.st_mtime_ns, status.st_ctime_ns) < now - margin and _is_text(path):
+            record = (*_seen(status), digest)
             self._known[path] = record
             self._state.put_stats({path: record})
         elif known is not None:
@@ -74,6 +80,11 @@ class StatCache:
             self._reading = self._clock.file_system_now(self._root)
             self._read_at = moment
         return self._reading
+
+
+def _seen(status: os.stat_result) -> tuple[int, int, int, int]:
+    """What of a stat must be the same: size, mtime, inode, and the ctime of a file that is not large."""
+    return (*triple(status), status.st_ctime_ns if status.st_size <= LARGE else 0)
 
 
 def _is_text(path: str) -> bool:

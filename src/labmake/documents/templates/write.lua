@@ -55,8 +55,18 @@ local function page_break(el)
   if el.format:match "tex" and el.text:match "^\\%a+page%s*$" then return pandoc.RawBlock("typst", "#pagebreak(weak: true)") end
 end
 
+-- A table of more than ROWS rows may be broken across pages; a shorter one would only look torn.
+local ROWS = 30
+local function table_block(el)
+  local rows = 0
+  for _, body in ipairs(el.bodies) do rows = rows + #body.body end
+  if rows <= ROWS then return nil end
+  return {pandoc.RawBlock("typst", "#long-tables.update(true)"), el, pandoc.RawBlock("typst", "#long-tables.update(false)")}
+end
+
 local typst = {
   RawBlock = page_break,
+  Table = table_block,
   Math = math,
   Span = function(el)
     if el.classes:includes "label" then

@@ -1,0 +1,1 @@
+"""Experiments in a project's folders and branches: made, guarded, compared."""
