@@ -64,7 +64,7 @@ for i in range(1, {chains} + 1):
 
 
 def tools(jobs: int) -> list[Tool]:
-    labmake = [sys.executable, "-m", "labmake.cli.main", "-q", "-j", str(jobs)]
+    labmake = [sys.executable, "-m", "labmake.cli.entry", "-q", "-j", str(jobs)]
     return [
         Tool("make", write_make, ["make", "-s", f"-j{jobs}"], "make"),
         Tool("ninja", write_ninja, ["ninja", "--quiet", f"-j{jobs}"], "ninja"),

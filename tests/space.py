@@ -93,7 +93,7 @@ class Space:
     ) -> Done:
         """Run `labmake …`; `code` is the exit code that is expected (None: any)."""
         done = subprocess.run(
-            [sys.executable, "-m", "labmake.cli.main", *words],
+            [sys.executable, "-m", "labmake.cli.entry", *words],
             cwd=cwd or self.root,
             capture_output=True,
             text=True,
@@ -116,7 +116,7 @@ class Space:
         """Start `labmake …` in a process group of its own, as a shell does, and go on."""
         log = (self.root.parent / "running.log").open("w+")
         process = subprocess.Popen(
-            [sys.executable, "-m", "labmake.cli.main", *words],
+            [sys.executable, "-m", "labmake.cli.entry", *words],
             cwd=self.root,
             stdin=subprocess.DEVNULL,
             stdout=log,

@@ -74,7 +74,7 @@ def test_one_more_split_is_one_more_fit_and_what_takes_them_all(example: Space) 
 @pytest.mark.xdist_group("example")
 def test_plain_make_asks_labmake_for_a_file(example: Space, tmp_path: Path) -> None:
     command = tmp_path / "labmake"
-    command.write_text(f'#!/bin/sh\nexec {sys.executable} -m labmake.cli.main "$@"\n')
+    command.write_text(f'#!/bin/sh\nexec {sys.executable} -m labmake.cli.entry "$@"\n')
     command.chmod(0o755)
     figure = example.path("figures/learning.svg")
     figure.unlink()

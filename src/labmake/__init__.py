@@ -1,8 +1,16 @@
-"""labmake: Make for the lab. The names that script.py, rules.py and plans use; nothing else."""
+"""labmake: Make for the lab. The names that script.py, rules.py and plans use; nothing else.
 
-from labmake.api import each, find, glob, group, plan, rule, source, step
-from labmake.engine.plan import env, listdir, need, read_csv, read_json, read_text
-from labmake.recipes import py, r, script, sh
+They are imported when they are first used: the command starts through this package, and reading all of it would cost
+each call, also one that finds nothing to do, 40 ms.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from labmake.api import each, find, glob, group, plan, rule, source, step
+    from labmake.engine.plan import env, listdir, need, read_csv, read_json, read_text
+    from labmake.recipes import py, r, script, sh
 
 __version__ = "0.1.0"
 
@@ -26,3 +34,16 @@ __all__ = [
     "source",
     "step",
 ]
+
+_ROOMS = {
+    "labmake.api": ("each", "find", "glob", "group", "plan", "rule", "source", "step"),
+    "labmake.engine.plan": ("env", "listdir", "need", "read_csv", "read_json", "read_text"),
+    "labmake.recipes": ("py", "r", "script", "sh"),
+}
+_HOMES = {name: room for room, names in _ROOMS.items() for name in names}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"labmake has no {name}; it has {', '.join(__all__)}")
+    return getattr(import_module(_HOMES[name]), name)

@@ -19,7 +19,7 @@ from types import CodeType
 from typing import Any
 
 from labmake import api
-from labmake.engine.plan import broken
+from labmake.engine.broken import broken, line_in
 from labmake.engine.rulebook import RuleFile
 from labmake.errors import LabmakeError, RuleError, Where
 from labmake.layout import Project, script_folder
@@ -125,10 +125,15 @@ def _run(code: CodeType, lazy: dict[str, ast.stmt], into: api.Loading, path: str
         with search_path(search):
             exec(code, names)
     except LabmakeError as error:
-        error.where = error.where or Where(into.file)
+        error.where = error.where or line_in(error, Where(into.file))
         raise
     except SystemExit as error:
-        raise RuleError(f"{into.file} ended the process", [("exit", error.code)], [], Where(into.file)) from None
+        raise RuleError(
+            f"{into.file} ended the process while it was read",
+            [("exit code", error.code)],
+            ["take the exit out: what shall run belongs in a step"],
+            line_in(error, Where(into.file)),
+        ) from None
     except Exception as error:
         raise broken(error, f"{into.file} failed while it was read", Where(into.file)) from None
     finally:

@@ -17,7 +17,8 @@ def py(target: str, /, **params: object) -> Recipe:
     The file is looked up beside script.py, then from the project's root. Keywords are parameters (JSON values).
     """
     file, colon, function = target.partition(":")
-    if not file.endswith(".py") or (colon and not re.fullmatch(rf"{NAME}(\.{NAME})*", function)):
+    part = rf"(?!\d)(?:\w|\{{{NAME}\}})+"  # a wildcard may name the function, or a part of its name
+    if not file.endswith(".py") or (colon and not re.fullmatch(rf"{part}(\.{part})*", function)):
         raise RuleError(
             f"py({target!r}) names no Python file or function",
             [("given", target)],

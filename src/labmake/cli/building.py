@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -35,6 +36,8 @@ class Wishes:
 
 def run_build(wishes: Wishes) -> int:
     """Build, tell what happened, return the exit code."""
+    if wishes.discard_edits and not wishes.dry and not wishes.yes and sys.stdin.isatty():
+        click.confirm("Edited outputs will be replaced (and set aside). Go on?", abort=True, err=True)
     start = time.monotonic()
     progress = Progress(quiet=wishes.quiet)
     with session(wishes.experiment, progress, words=wishes.targets) as opened:

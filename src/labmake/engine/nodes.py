@@ -242,9 +242,7 @@ def code_key(step: Step, match: Match) -> Key:
     """The question for the code of a step."""
     recipe, _ = bind(step, match.binding)
     extra = list(step.options.get("code", ()))
-    return (
-        f"?code {canonical([recipe.kind, recipe.text, recipe.function, match.rule.home, extra, recipe.interpreter])}"
-    )
+    return f"?code {canonical([recipe.kind, recipe.text, recipe.function, match.rule.home, extra, recipe.interpreter])}"
 
 
 def _from_store_or_run(

@@ -8,16 +8,16 @@ from __future__ import annotations
 
 import inspect
 import json
-import os
 import re
-import sys
 from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import PurePath
 from typing import Any
 
 from labmake import formats
+from labmake.engine.broken import broken
 from labmake.engine.found import Found
+from labmake.engine.watch import Watched, unwatched
 from labmake.errors import LabmakeError, RuleError, Where
 from labmake.layout import expand, short
 from labmake.model import Key, Step
@@ -97,17 +97,22 @@ class Context:
     ready: Callable[[Key], Result | None]
     groups: list[tuple[tuple[Key, ...], tuple[Result, ...]]] = field(default_factory=list)
     position: int = 0
+    suspended: Suspend | None = None
+    """The suspension of this replay: kept, since a bare `except:` of the plan may swallow it."""
 
     def ask(self, keys: Sequence[Key]) -> tuple[Result, ...]:
         asked = tuple(keys)
         if self.position < len(self.groups):
             before, answers = self.groups[self.position]
             if before != asked:
-                raise _not_repeatable(before, asked)
+                raise _not_repeatable(before, asked, self.experiment)
+        elif self.suspended is not None:
+            raise self.suspended
         else:
             known = [self.ready(key) for key in asked]
             if any(answer is None for answer in known):
-                raise Suspend(asked)
+                self.suspended = Suspend(asked)
+                raise self.suspended
             answers = tuple(answer for answer in known if answer is not None)
             self.groups.append((asked, answers))
         self.position += 1
@@ -130,11 +135,10 @@ def replay(function: Callable[..., Any], arguments: Mapping[str, str], where: Wh
     """
     global current
     while True:
-        context.position = 0
+        context.position, context.suspended = 0, None
         current, previous = context, current
         try:
-            with _watched(where):
-                decided = function(**_named(function, arguments))
+            decided = _run(function, arguments, where, context)
         except Suspend as suspended:
             current = previous
             answers = yield suspended.keys
@@ -143,12 +147,12 @@ def replay(function: Callable[..., Any], arguments: Mapping[str, str], where: Wh
         except LabmakeError as error:
             error.where = error.where or where
             raise
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             raise broken(error, f"the plan {function.__name__} failed", where) from None
         finally:
             current = previous
         if context.position != len(context.groups):
-            raise _not_repeatable(context.groups[context.position][0], ())
+            raise _not_repeatable(context.groups[context.position][0], (), context.experiment)
         if not isinstance(decided, Step):
             raise RuleError(
                 f"the plan {function.__name__} returned no step",
@@ -157,6 +161,23 @@ def replay(function: Callable[..., Any], arguments: Mapping[str, str], where: Wh
                 where,
             )
         return decided, context.groups
+
+
+def _run(function: Callable[..., Any], arguments: Mapping[str, str], where: Where, context: Context) -> Any:
+    """What the plan returns, watched. A suspension or a refused read counts even if the plan caught it."""
+    named = _named(function, arguments)
+    try:
+        with Watched(where) as watched:
+            decided = function(**named)
+    except Exception:
+        if context.suspended is not None:
+            raise context.suspended from None
+        raise
+    if context.suspended is not None:
+        raise context.suspended
+    if watched.refused is not None:
+        raise watched.refused
+    return decided
 
 
 def _named(function: Callable[..., Any], arguments: Mapping[str, str]) -> dict[str, str]:
@@ -172,38 +193,22 @@ def _named(function: Callable[..., Any], arguments: Mapping[str, str]) -> dict[s
         raise RuleError(
             f"the plan {function.__name__} asks for {missing[0]}, which is no wildcard of its pattern",
             [("wildcards", ", ".join(arguments) or "none")],
+            [f"write `def {function.__name__}({', '.join(arguments)})`, or add {{{missing[0]}}} to the pattern"],
         )
     return {name: value for name, value in arguments.items() if name in parameters}
 
 
-def _not_repeatable(before: Sequence[Key], now: Sequence[Key]) -> RuleError:
+def _not_repeatable(before: Sequence[Key], now: Sequence[Key], experiment: str) -> RuleError:
+    first, then = (", ".join(_shown(key, experiment) for key in keys[:5]) for keys in (before, now))
     return RuleError(
         "a plan is not repeatable: run again, it asked something else",
-        [("first", ", ".join(before[:5]) or "nothing"), ("then", ", ".join(now[:5]) or "nothing more")],
+        [("first", first or "nothing"), ("then", then or "nothing more")],
         ["a plan may depend on its wildcards and on what it reads only: no time, no random numbers, no order of a set"],
     )
 
 
-def broken(error: BaseException, what: str, where: Where) -> RuleError:
-    """An exception in a user's rule file or plan as a three-part error with the user's own frames."""
-    import traceback
-
-    own = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
-    frames = [
-        frame for frame in traceback.extract_tb(error.__traceback__) if not frame.filename.startswith((own, "<frozen"))
-    ]
-    lines = [f"{_relative(f.filename)}:{f.lineno} in {f.name}\n    {f.line}" for f in frames]
-    text = "".join(traceback.format_exception_only(error)).strip()
-    last = Where(_relative(frames[-1].filename), frames[-1].lineno or 0) if frames else where
-    facts: list[tuple[str, object]] = [("error", text)]
-    if lines:
-        facts.append(("called", "\n".join(lines) + ("" if len(lines) > 1 else "\n")))
-    return RuleError(what, facts, [f"correct {last}"], where)
-
-
-def _relative(file: str) -> str:
-    relative = os.path.relpath(file) if os.path.isabs(file) else file
-    return file if relative.startswith("..") else relative
+def _shown(key: Key, experiment: str) -> str:
+    return key if key.startswith("?") else short(key, experiment)
 
 
 # What a plan may call. ---------------------------------------------------------------------------------------------
@@ -246,12 +251,8 @@ def _value(context: Context, path: str, answer: Result, failed: object, parse: C
 
 def _content(context: Context, key: Key, answer: Answer) -> bytes:
     """The bytes behind an answer; labmake itself may open files while a plan is watched."""
-    global _watching
-    watching, _watching = _watching, None
-    try:
+    with unwatched():
         return context.content(key, answer)
-    finally:
-        _watching = watching
 
 
 def read_json(path: Paths, failed: object = RAISE) -> Any:
@@ -373,64 +374,3 @@ def check_option(name: str, value: object) -> None:
     }
     if not good[name]():
         raise ValueError(value)
-
-
-# Plans are watched: what they open, list, start or connect to would be an undeclared read. -------------------------
-
-_WATCHED = {
-    "open": "opens a file",
-    "os.listdir": "lists a folder",
-    "os.scandir": "lists a folder",
-    "subprocess.Popen": "starts a process",
-    "os.system": "starts a process",
-    "os.posix_spawn": "starts a process",
-    "socket.connect": "connects to a server",
-}
-_watching: Where | None = None
-_installed = False
-
-
-class _watched:  # noqa: N801 - used like a function
-    """While it is entered, an open, listing, process or socket of the plan is an error; imports are not."""
-
-    def __init__(self, where: Where) -> None:
-        self.where = where
-
-    def __enter__(self) -> None:
-        global _watching, _installed
-        if not _installed:
-            sys.addaudithook(_audit)
-            _installed = True
-        _watching = self.where
-
-    def __exit__(self, *_: object) -> None:
-        global _watching
-        _watching = None
-
-
-def _audit(event: str, arguments: tuple[Any, ...]) -> None:
-    if _watching is None or event not in _WATCHED:
-        return
-    frame = sys._getframe(1)
-    caller = None
-    while frame is not None:
-        name = frame.f_code.co_filename
-        if name.startswith("<frozen importlib") or name.endswith(("linecache.py", "tokenize.py")):
-            return
-        if caller is None and not name.startswith(os.path.dirname(os.__file__)):
-            caller = Where(_relative_quietly(name), frame.f_lineno)
-        if frame.f_back is None:
-            break
-        frame = frame.f_back
-    what = str(arguments[0]) if arguments and isinstance(arguments[0], (str, bytes, os.PathLike)) else ""
-    raise RuleError(
-        f"a plan {_WATCHED[event]}",
-        [("what", what), ("at", caller or "?")],
-        ["a plan sees targets through read_json, read_csv, read_text, listdir, find, need and env only"],
-        _watching,
-    )
-
-
-def _relative_quietly(file: str) -> str:
-    here = os.getcwd() + os.sep
-    return file.removeprefix(here)

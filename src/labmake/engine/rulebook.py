@@ -26,8 +26,8 @@ class Match:
 
     @property
     def values(self) -> dict[str, str]:
-        """The wildcards by which paths are filled in: the binding, and {exp} in a rule of rules.py that has it."""
-        general = not self.rule.home and EXP in wildcards(next(iter(self.rule.outputs.values())))
+        """The wildcards with which paths are filled in: the binding, and {exp} where the rule has it."""
+        general = EXP in wildcards(next(iter(self.rule.outputs.values())))
         return {**self.binding, EXP: self.experiment} if general else dict(self.binding)
 
     @property

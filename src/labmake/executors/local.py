@@ -49,6 +49,7 @@ class Local:
     pool: Pool
     limit: int
     _slots: list[_Slot] = field(default_factory=list)
+    _started: int = 0
     _waiting: dict[Request, deque[dict[str, Any]]] = field(default_factory=dict)
     _selector: selectors.BaseSelector = field(default_factory=selectors.DefaultSelector)
 
@@ -107,7 +108,8 @@ class Local:
             pass  # the worker died; wait() sees the end of its output
 
     def _start(self) -> _Slot:
-        base = self.base / str(len(self._slots))
+        base = self.base / str(self._started)
+        self._started += 1
         process = subprocess.Popen(
             [sys.executable, "-P", "-m", "labmake.executors.worker", str(base), str(self.store)],
             stdin=subprocess.PIPE,
@@ -146,12 +148,10 @@ class Local:
         return job, answer
 
     def _died(self, slot: _Slot) -> list[tuple[dict[str, Any], dict[str, Any]]]:
+        """A worker's output has ended: forget it; the job it had has failed."""
         self._selector.unregister(slot.process.stdout)  # type: ignore[arg-type]
         status = slot.process.wait()
-        # Its number in `base` must not be taken again while it may still hold files open.
-        dead = _Slot(slot.process)
-        self._slots[self._slots.index(slot)] = dead
-        dead.job = {}
+        self._slots.remove(slot)
         if slot.job is None:
             return []
         return [self._finish(slot, {"ok": False, "why": "worker", "facts": {"status": status}})]

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -46,10 +46,10 @@ class StepFolders:
     boxes: dict[tuple[Any, ...], Box] = field(default_factory=dict)
     count: int = 0
 
-    def open(self, code: Sequence[Sequence[Any]], inputs: Iterable[Sequence[Any]], outputs: Iterable[str]) -> Box:
+    def open(self, code: Sequence[Sequence[Any]], inputs: Sequence[Sequence[Any]], outputs: Collection[str]) -> Box:
         """A folder with these code files and inputs [place, digest, location, origin] and folders for `outputs`.
 
-        Raises FileChanged if an origin no longer has its digest.
+        Raises FileChanged if an origin no longer has its digest, OSError if the disk does not take it.
         """
         key = tuple((place, digest) for place, digest, *_ in code)
         box = self.boxes.pop(key, None) or self._make(code)
@@ -57,11 +57,25 @@ class StepFolders:
         while len(self.boxes) > KEPT:
             oldest = next(iter(self.boxes))
             shutil.rmtree(self.boxes.pop(oldest).path, ignore_errors=True)
-        for place, digest, location, origin in inputs:
-            self._put(box, place, digest, location, origin)
-        for place in outputs:
-            self._folder(box, place.rstrip("/") if place.endswith("/") else os.path.dirname(place))
+        try:
+            for place, digest, location, origin in inputs:
+                if place not in box.code:  # a script that is also an input lies there already
+                    self._put(box, place, digest, location, origin)
+            for place in outputs:
+                self._folder(box, place.rstrip("/") if place.endswith("/") else os.path.dirname(place))
+            self._drop_folders(box, [place for place, *_ in inputs], outputs)
+        except OSError:
+            self.discard(box)
+            raise
         return box
+
+    def _drop_folders(self, box: Box, inputs: Iterable[str], outputs: Iterable[str]) -> None:
+        """Remove the folders that only an earlier step had: a listing shall show what this step's rule names."""
+        needed = {place.rstrip("/") for place in (*inputs, *outputs, *box.code)}
+        above = {folder for place in needed for folder in _above(place)}
+        for folder in sorted(box.folders - needed - above, reverse=True):
+            os.rmdir(os.path.join(box.path, folder))
+            box.folders.remove(folder)
 
     def _make(self, code: Sequence[Sequence[Any]]) -> Box:
         self.count += 1
@@ -144,6 +158,12 @@ class StepFolders:
             os.rename(box.path, to)
         except OSError:
             shutil.rmtree(box.path, ignore_errors=True)
+
+
+def _above(place: str) -> Iterator[str]:
+    """The folders that hold a place, innermost first."""
+    while place := os.path.dirname(place):
+        yield place
 
 
 def _stat(path: str) -> tuple[int, int, int]:

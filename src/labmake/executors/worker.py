@@ -58,6 +58,8 @@ class Worker:
             box = self.folders.open(job["code"], job["inputs"], job["outputs"].values())
         except FileChanged as error:
             return {"ok": False, "why": "changed", "facts": {"file": str(error)}}
+        except OSError as error:
+            return _disk(error)
         try:
             return self._run(job, box)
         except FileChanged as error:
@@ -66,6 +68,9 @@ class Worker:
         except LabmakeError as error:
             self.folders.keep(box, job["failed"] + "/folder")
             return {"ok": False, "why": "error", "facts": dict(error.facts), "what": error.what, "todo": error.todo}
+        except OSError as error:
+            self.folders.discard(box)
+            return _disk(error)
 
     def _run(self, job: dict[str, Any], box: Box) -> dict[str, Any]:
         status, seconds, peak = self._process(job, box)
@@ -213,6 +218,13 @@ class Worker:
         if job["step"] is not None:
             shutil.copyfile(self.base / "step.json", kept + "/step.json")
         return {"ok": False, "why": why, "facts": facts, "kept": kept}
+
+
+def _disk(error: OSError) -> dict[str, Any]:
+    """The answer when the disk did not take or give something."""
+    facts = {"file": str(error.filename or "?"), "reason": error.strerror or str(error)}
+    todo = ["make room, or correct the permissions, and build again; what succeeded is kept"]
+    return {"ok": False, "why": "error", "what": "a file cannot be read or written", "facts": facts, "todo": todo}
 
 
 def _still(origin: str, digest: str, known: Any) -> None:
