@@ -104,7 +104,7 @@ class Space:
             check=False,
         )
         self.last = Done(done.returncode, done.stdout + done.stderr)
-        assert "Traceback" not in self.last.text or 'File "script.py"' in self.last.text, self.last.text
+        assert 'labmake/cli/main.py", line' not in self.last.text, self.last.text  # a traceback of labmake's own
         assert code is None or done.returncode == code, f"exit code {done.returncode}:\n{self.last.text}"
         return self.last
 

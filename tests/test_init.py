@@ -12,9 +12,10 @@ import tomllib
 from pathlib import Path
 
 import pytest
+from space import Done, Space
+
 from labmake.experiments import scaffold
 from labmake.layout import experiments, find_project
-from space import Done, Space
 
 FILES = [
     *(".envrc", ".gitignore", "Makefile", "pyproject.toml", "readme.md", "rules.py"),
@@ -118,9 +119,8 @@ def test_make_takes_several_goals_into_one_labmake_call_each_time_it_is_asked(ba
 def test_make_hands_odd_goals_over_as_they_were_typed(bare: Space) -> None:
     bare.run("init")
     goals = ["--", "it's.csv", "a%b", "$HOME", 'a"b', "a;b", "models/m/", "other:data/x.csv", "src", "-x", "q?*"]
-    shown = command(
-        bare.root, "make", *goals, LABMAKE=f"{shlex.quote(sys.executable)} -c 'import sys; print(sys.argv)'"
-    )
+    echo = f"{shlex.quote(sys.executable)} -c 'import sys; print(sys.argv)'"
+    shown = command(bare.root, "make", *goals, LABMAKE=echo)
     assert shown.text.splitlines() == [str(["-c", "build", *goals])]
 
 
@@ -140,8 +140,10 @@ def test_a_repository_keeps_its_own_files_and_gets_what_it_lacks(space: Space) -
         assert (space.root / name).read_text() == text
         assert f"kept      {name}" in space.last
     assert not (space.root / "readme.md").exists()
-    assert (space.root / ".gitignore").read_text() == "*.log\n/generated\n__pycache__\n.labmake/\n.venv/\n.direnv/\n"
-    assert "added to  .gitignore   .labmake/, .venv/, .direnv/" in space.last
+    assert (
+        space.root / ".gitignore"
+    ).read_text() == "*.log\n/generated\n__pycache__\n.labmake/\n.venv/\n.direnv/\n*.egg-info/\n"
+    assert "added to  .gitignore   .labmake/, .venv/, .direnv/, *.egg-info/" in space.last
     assert "git repository" not in space.last
     assert "generated/%: FORCE" in space.last and "add labmake to its dependencies" in space.last
     space.run("init")
@@ -227,10 +229,9 @@ def test_init_inside_a_projects_own_folders_names_the_project(bare: Space) -> No
     assert f"project  {bare.root}\n" in bare.last and tree(bare.root) == before
 
 
-def test_missing_packages_of_the_sample_are_named_with_the_command(
-    bare: Space, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_what_the_sample_lacks_is_named_with_the_command_for_it(bare: Space, monkeypatch: pytest.MonkeyPatch) -> None:
     from click.testing import CliRunner
+
     from labmake.cli.main import command as labmake
 
     monkeypatch.setattr(scaffold, "SAMPLE_NEEDS", ("pandas", "no_such_package"))

@@ -336,4 +336,6 @@ def _decoded(data: bytes, name: str) -> str:
 
 def _malformed(name: str, wanted: str, line: int, reason: str) -> RuleError:
     place = Where(name, line)
-    return RuleError(f"{name} is not {wanted}", [("at", place), ("error", reason)], ["mend the file or what makes it"])
+    return RuleError(
+        f"{name} is not {wanted}", [("file", place), ("error", reason)], ["mend the file or what makes it"]
+    )

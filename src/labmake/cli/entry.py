@@ -1,4 +1,4 @@
-"""Where the command begins: with a fixed hash seed, so that plans which iterate over a set decide the same each time."""
+"""Where the command begins: with a fixed hash seed, so that a plan which iterates over a set decides the same again."""
 
 import os
 import sys

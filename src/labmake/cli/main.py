@@ -40,6 +40,8 @@ class _Group(click.Group):
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         own = {"--help", "--version", "-h"}
+        if len(args) > 2 and args[0] in ("-e", "--experiment") and args[2] in self.commands:
+            args = [args[2], *args[:2], *args[3:]]
         if not args or (args[0].startswith("-") and args[0] not in own):
             args = ["build", *args]
         return super().parse_args(ctx, args)

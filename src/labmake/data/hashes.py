@@ -37,14 +37,14 @@ def parse(text: str, name: str) -> dict[str, str]:
         if found is None or datum is None:
             raise RuleError(
                 f"{name} has a line that is not sha256sum's",
-                [("at", Where(name, number)), ("line", line)],
+                [("file", Where(name, number)), ("line", line)],
                 ["a line is 64 hex digits, two spaces and a name; delete it, and the next build writes it anew"],
             )
         digits = found[2].lower()
         if hashes.setdefault(datum, digits) != digits:
             raise RuleError(
                 f"{name} has two hashes for one name",
-                [("at", Where(name, number)), ("name", datum), ("first", hashes[datum]), ("then", digits)],
+                [("file", Where(name, number)), ("name", datum), ("first", hashes[datum]), ("then", digits)],
                 ["delete the wrong one; after a merge: the one of the data you mean"],
             )
     return hashes

@@ -58,7 +58,7 @@ def elements(name: str, data: bytes) -> dict[str, bytes]:
         where = Where(name, line)
         _check_key(name, key, where)
         if key in result:
-            raise RuleError(f"a key is twice in {name}", [("key", key), ("at", where)], ["make the keys unique"])
+            raise RuleError(f"a key is twice in {name}", [("key", key), ("file", where)], ["make the keys unique"])
         try:
             result[key] = text.encode()
         except UnicodeEncodeError as error:
@@ -86,7 +86,7 @@ def _check_key(name: str, key: str, where: Where) -> None:
 def _bad_key(name: str, key: str, reason: str, where: Where) -> RuleError:
     return RuleError(
         f"a key of {name} cannot be part of a path",
-        [("key", repr(key)), ("because", reason), ("at", where)],
+        [("key", repr(key)), ("because", reason), ("file", where)],
         ["give the elements other keys"],
     )
 

@@ -16,6 +16,7 @@ from types import FrameType
 from typing import Any, Protocol
 
 from labmake.data.slices import split_slice
+from labmake.engine.inputs import needed_by
 from labmake.engine.nodes import Again, Made, Run, WouldRun, fact_text, parse_fact, visit
 from labmake.engine.plan import Answer, Failed, Result, Unknown
 from labmake.engine.questions import inside_folder, of_file, question, slice_of
@@ -127,8 +128,8 @@ class Build:
 
     # Keys and tasks ----------------------------------------------------------------------------------------------
 
-    def _start(self, key: Key) -> Task | None:
-        """The task that will answer `key`, or None if it is answered already."""
+    def _start(self, key: Key, by: Task | None = None) -> Task | None:
+        """The task that will answer `key`, or None if it is answered already; `by` is the task that asks."""
         answers = self.services.answers
         if key in answers:
             return None
@@ -141,17 +142,18 @@ class Build:
             cut = split_slice(key)
             if cut is not None:
                 return self._add(key, slice_of(self.services, *cut))
-            return self._start_target(key)
+            return self._start_target(key, by)
         cut = split_slice(key)
         if cut is not None and not os.path.exists(self.services.absolute(key)):
             return self._add(key, slice_of(self.services, *cut))
         answers[key] = of_file(self.services, key)
         return None
 
-    def _start_target(self, path: str) -> Task | None:
+    def _start_target(self, path: str, by: Task | None) -> Task | None:
         try:
             match = self.services.rulebook.find(path)
         except LabmakeError as error:
+            self._needed_by(error, by)
             self.services.answers[path] = self._failed_here(path, error)
             return None
         node = f"@{match.node}"
@@ -225,6 +227,8 @@ class Build:
 
     def _step(self, task: Task, value: Any) -> None:
         """Let a task go on until it waits or is done."""
+        if self._tasks.get(task.key) is not task:
+            return  # it was failed to break a cycle
         try:
             while True:
                 wanted = task.generator.send(value)
@@ -237,11 +241,13 @@ class Build:
         except StopIteration as stop:
             self._done(task, stop.value)
         except LabmakeError as error:
+            if not task.key.startswith("@"):
+                self._needed_by(error, task)
             self._done(task, self._failed_here(task.key, error))
 
     def _wait_for(self, task: Task, keys: Sequence[Key]) -> bool:
         """Make `task` wait for what is not answered yet; False if all is."""
-        others = {other for key in keys if (other := self._start(key)) is not None}
+        others = {other for key in keys if (other := self._start(key, task)) is not None}
         if not others:
             return False
         task.asked, task.waiting = tuple(keys), len(others)
@@ -292,6 +298,14 @@ class Build:
         if isinstance(error, DataChanged) or self.options.fail_fast:
             self._stopping = True
         return Failed(error, node)
+
+    def _needed_by(self, error: LabmakeError, task: Task | None) -> None:
+        """Say in an error which target's rule first asked for what failed."""
+        while task is not None and not task.key.startswith("@"):
+            task = task.waiters[0] if task.waiters else None
+        if task is not None:
+            where = self.services.rulebook.find(task.key[1:]).rule.where
+            needed_by(error, self._shown(task.key), where)
 
     def _break_cycle(self) -> None:
         """Nothing runs and nothing is ready: find the tasks that wait for each other, and fail one of them."""
@@ -350,6 +364,8 @@ class Build:
     def _finish(self, job: dict[str, Any], answer: dict[str, Any]) -> None:
         """A worker has answered: its task goes on; tasks with the same action look for the trace."""
         first, *others = self._running.pop(job["action"])
+        if self._signals > 1 and not answer["ok"]:
+            return  # it was stopped, it did not fail
         if answer["ok"]:
             self.services.blobs.learn([(key, kind, tuple(where)) for key, kind, where in answer["learned"]])
             self.services.reporter.finished(job["id"], answer["seconds"], answer["left"])

@@ -15,6 +15,9 @@ from labmake.model import Action
 LAST = 12
 """Lines of the log that are shown."""
 
+WIDE = 400
+"""Characters of such a line that are shown."""
+
 
 def step_error(
     services: Services, match: Match, action: Action, order: dict[str, Any], answer: dict[str, Any]
@@ -40,10 +43,11 @@ def step_error(
     if kept:
         last = _last_lines(kept + "/log")
         if last:
-            facts.append(("last lines", last + ("" if "\n" in last else "\n")))
+            facts.append(("last lines" if "\n" in last else "last line", last))
         facts.append(("log", _relative(services, kept + "/log")))
         facts.append(("folder", _relative(services, kept + "/folder")))
         todo += _hints(last, details if why == "exit" else {})
+        todo.append(_advice(why, name, details, bool(last)))
     return StepFailed(what, facts, todo, match.rule.where)
 
 
@@ -79,6 +83,18 @@ def _hints(last: str, details: dict[str, Any]) -> list[str]:
     return hints
 
 
+def _advice(why: str, name: str, details: dict[str, Any], talked: bool) -> str:
+    if why == "time":
+        return "give the step more time (time= of its rule), or see in its log what it waited for"
+    if why == "output":
+        if details["place"].endswith("/"):
+            return "write the files into this folder, or drop the closing / of the output"
+        return "write to this very path ({out} of a command, `out` of a function), or correct the output of the rule"
+    if talked:
+        return f"`labmake logs {name}` shows all it printed; its folder is as the step left it"
+    return "it printed nothing; its folder is as the step left it"
+
+
 def _command(action: Action, order: dict[str, Any]) -> str:
     recipe = action.recipe
     if recipe.kind == "sh":
@@ -96,7 +112,8 @@ def _last_lines(path: str) -> str:
             text = file.read().decode(errors="replace")
     except OSError:
         return ""
-    return "\n".join(line.rstrip("\r") for line in text.rstrip().splitlines()[-LAST:])
+    lines = [line.rstrip("\r") for line in text.rstrip().split("\n")[-LAST:]]
+    return "\n".join(line if len(line) <= WIDE else line[:WIDE] + " …" for line in lines)
 
 
 def _relative(services: Services, path: str) -> str:

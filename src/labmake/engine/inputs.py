@@ -122,7 +122,9 @@ def _shape(name: str, spec: Spec, binding: Mapping[str, str], experiment: str, k
 
 
 def _each(name: str, spec: Each, binding: Mapping[str, str], experiment: str, known: Mapping[Key, Any]) -> Shape:
-    pattern = fill(spec.pattern, binding)
+    unknown = [name for name in wildcards(spec.pattern) if name not in binding and name not in spec.over]
+    if unknown:
+        raise _no_wildcard(spec.pattern, unknown[0], binding)
     ranges: list[list[str]] = []
     for wildcard, values in spec.over.items():
         if isinstance(values, str):
@@ -130,13 +132,13 @@ def _each(name: str, spec: Each, binding: Mapping[str, str], experiment: str, kn
         elif isinstance(values, Find):
             found = _found_values(wildcard, values, binding, known[_find_key(values, binding, experiment)])
         else:
-            found = [value if isinstance(value, str) else str(value) for value in values]
+            found = [str(value) for value in values]
         ranges.append(_checked_values(name, wildcard, found))
     names = tuple(spec.over)
     items = []
     for combination in itertools.product(*ranges):
-        path = _path(fill(pattern, dict(zip(names, combination, strict=True))), {}, experiment)
-        items.append(Item(combination, path, spec.failed))
+        values = {**binding, **dict(zip(names, combination, strict=True))}
+        items.append(Item(combination, _path(spec.pattern, values, experiment), spec.failed))
     return Shape("each", tuple(items), names)
 
 
@@ -175,16 +177,20 @@ def _path(written: object, binding: Mapping[str, str], experiment: str) -> Key:
     """The key of a path or slice as written, its wildcards filled in."""
     if not isinstance(written, str):
         raise RuleError("an input in a list or dict is no path", [("given", repr(written)[:200])])
+    unknown = [name for name in wildcards(written) if name not in binding]
+    if unknown:
+        raise _no_wildcard(written, unknown[0], binding)
     path = fill(written, binding)
-    left = wildcards(path)
-    if left:
-        raise RuleError(
-            f"the input {written} uses {{{left[0]}}}, which is no wildcard of the output",
-            [("wildcards", ", ".join(binding) or "none")],
-            [f"use each(…, {left[0]}=…) to take all of them, or add {{{left[0]}}} to the output"],
-        )
     cut = split_slice(path)
     return expand(path, experiment) if cut is None else f"{expand(cut[0], experiment)}#{cut[1]}"
+
+
+def _no_wildcard(written: str, name: str, binding: Mapping[str, str]) -> RuleError:
+    return RuleError(
+        f"the input {written} uses {{{name}}}, which is no wildcard of the output",
+        [("wildcards", ", ".join(binding) or "none")],
+        [f"use each(…, {name}=…) to take all of them, or add {{{name}}} to the output"],
+    )
 
 
 def needed_by(error: LabmakeError, target: str, where: object) -> LabmakeError:

@@ -16,6 +16,7 @@ from labmake.engine.outputs import stamp, stat_of
 from labmake.engine.plan import amount, duration
 from labmake.engine.rulebook import Match
 from labmake.engine.services import Services
+from labmake.errors import RuleError
 from labmake.executors.resources import Request
 from labmake.layout import Project
 from labmake.model import Action, Input, Recipe
@@ -206,7 +207,16 @@ def _lists(action: Action) -> dict[str, list[str]]:
     """The inputs of which a shell command wants `{name.list}`."""
     if action.recipe.kind != "sh":
         return {}
-    return {name: flat(role) for name, role in action.roles.items() if f"{{{name}.list}}" in action.recipe.text}
+    lists = {name: flat(role) for name, role in action.roles.items() if f"{{{name}.list}}" in action.recipe.text}
+    for name, paths in lists.items():
+        for path in paths:
+            if "\n" in path:
+                raise RuleError(
+                    "a list has one path a line, and a path of this one has a newline",
+                    [("list", f"{{{name}.list}}"), ("path", repr(path))],
+                    [f"rename the file, or use {{{name}}}"],
+                )
+    return lists
 
 
 def _arguments(action: Action, binding: Mapping[str, str]) -> list[str]:

@@ -35,7 +35,14 @@ def content(services: Services, answer: Answer) -> bytes:
 
 def of_json(value: Any) -> Answer:
     """The answer whose content is a JSON value."""
-    data = canonical(value).encode()
+    try:
+        data = canonical(value).encode()
+    except UnicodeEncodeError as error:
+        raise RuleError(
+            "the name of a file is not UTF-8",
+            [("name", repr(error.object[max(0, error.start - 40) : error.end + 40]))],
+            ["rename the file, or leave it out of the pattern"],
+        ) from None
     return Answer(digest_of(data), data)
 
 
@@ -265,7 +272,10 @@ def _missing(services: Services, path: str) -> NoRule:
     return NoRule(
         f"there is no file {path}, and no rule makes it",
         facts,
-        ["correct the path: a short path (data/x.csv) is generated, ./x lies beside script.py, /x at the root"],
+        [
+            "correct the path: a short path (data/x.csv) is generated, ./x lies beside script.py, /x at the root",
+            *([f"to use /{path}, which lies outside of the project: source(…)"] if os.path.exists(f"/{path}") else []),
+        ],
     )
 
 

@@ -138,13 +138,14 @@ class Rulebook:
         return found
 
     def _best(self, found: list[tuple[str, Match]], path: str) -> Match:
+        experiment = found[0][1].experiment
         whole = [one for one in found if not one[1].inside]
         inside = [one for one in found if one[1].inside]
         if whole and inside:
             raise TwoRules(
-                f"{path} lies in a folder target, and another rule makes it too",
+                f"{short(path, experiment)} lies in a folder target, and another rule makes it too",
                 [
-                    (f"rule {index}", f"{pattern}   {m.rule.where}")
+                    (f"rule {index}", f"{short(pattern, experiment)}   {m.rule.where}")
                     for index, (pattern, m) in enumerate(inside + whole, 1)
                 ],
                 ["a folder target owns its folder: give one of the two another path"],
@@ -159,9 +160,9 @@ class Rulebook:
         ]
         if ties:
             raise TwoRules(
-                f"two rules make {path}",
+                f"two rules make {short(path, experiment)}",
                 [
-                    (f"rule {index}", f"{pattern}   {m.rule.where}")
+                    (f"rule {index}", f"{short(pattern, experiment)}   {m.rule.where}")
                     for index, (pattern, m) in enumerate([first, *ties], 1)
                 ],
                 ["make one pattern more specific, or rename one of the outputs"],
@@ -184,6 +185,8 @@ class Rulebook:
         if not facts:
             facts.append(("rules", "none in this experiment" if experiment else "none in rules.py"))
         advice = "correct the name, or write a rule for it"
+        if "#" in path:
+            advice = "a slice (file#key) is taken of a .json, .csv or .tsv file"
         return NoRule(f"no rule makes {short(path, experiment)}", [("target", path), *facts], [advice])
 
 

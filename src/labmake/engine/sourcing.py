@@ -35,7 +35,7 @@ def visit_source(
         path = locate(address, services.project.root, match.experiment)
         (result,) = yield [path]
         if isinstance(result, Failed):
-            raise _missing(match, address, path)
+            raise _missing(match, address, path, result.error)
     except LabmakeError as error:
         error.where = error.where or match.rule.where
         raise
@@ -72,12 +72,15 @@ def locate(address: str, root: Path, experiment: str) -> str:
     return whole + ("/" if address.endswith("/") else "")
 
 
-def _missing(match: Match, address: str, path: str) -> LabmakeError:
-    return RuleError(
-        f"the source of {short(match.node, match.experiment)} is not there",
-        [("address", address), ("looked at", path)],
-        ["correct the address, or bring the data there"],
-    )
+def _missing(match: Match, address: str, path: str, cause: LabmakeError) -> LabmakeError:
+    name = short(match.node, match.experiment)
+    facts: list[tuple[str, object]] = [("address", address), ("looked at", path)]
+    if not os.path.exists(path.rstrip("/")):
+        return RuleError(f"the source of {name} is not there", facts, ["correct the address, or bring the data there"])
+    if os.path.isdir(path):
+        advice = f'write source("{name}/", "{address}/"): a folder has a closing / on both sides'
+        return RuleError(f"the source of {name} is a folder", facts, [advice])
+    return RuleError(f"the source of {name} cannot be read", [*facts, *cause.facts], ["see that you may read it"])
 
 
 def _store(services: Services, digest: Digest, result: Answer) -> None:
@@ -131,7 +134,7 @@ def pinned(services: Services, experiment: str) -> dict[str, str]:
     """The pins of an experiment: project path → hex. A copied experiment's pins are those of its twin."""
     file = hashes_file(experiment)
     try:
-        text = (services.project.root / file).read_text(encoding="utf-8")
+        text = (services.project.root / file).read_text(encoding="utf-8", errors="replace")
     except FileNotFoundError:
         return {}
     read = hashes.parse(text, file)
@@ -160,7 +163,7 @@ def _pin(services: Services, options: Options, match: Match, pins: dict[str, str
 def _lines(services: Services, experiment: str) -> dict[str, str]:
     file = hashes_file(experiment)
     try:
-        return hashes.parse((services.project.root / file).read_text(encoding="utf-8"), file)
+        return hashes.parse((services.project.root / file).read_text(encoding="utf-8", errors="replace"), file)
     except FileNotFoundError:
         return {}
 
