@@ -301,6 +301,23 @@ def test_a_row_of_a_table_is_a_slice_by_the_first_column(space: Space) -> None:
     assert space.ran == ["all.txt", "data/table.csv", "fits/Oslo.txt", "fits/Rome.txt"]
 
 
+def test_a_source_file_is_sliced_as_it_lies_there(space: Space) -> None:
+    space.write(
+        "script.py",
+        """
+        rule("fits/{city}.txt", row="./cities.csv#{city}", run=sh("tail -n 1 {row} > {out}"))
+        rule("all.txt", fits=each("fits/{city}.txt", city="./cities.csv"), run=sh("cat {fits} > {out}"))
+        """,
+    )
+    space.write("./cities.csv", "city,people\nRome,3\nOslo,2\n")
+    space.build()
+    assert space.read("all.txt") == "Rome,3\nOslo,2\n"
+    space.write("./cities.csv", "city,people\nRome,3\nOslo,2\nBonn,1\n")
+    space.build()
+    assert space.ran == ["all.txt", "fits/Bonn.txt"]
+    assert "Oslo" in space.build("fits/Osl.txt", code=2)
+
+
 def test_each_ranges_over_the_source_files_that_find_sees(space: Space) -> None:
     space.write(
         "script.py",

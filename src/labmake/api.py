@@ -13,9 +13,9 @@ from pathlib import Path, PurePath
 from typing import Any, TypeVar
 
 from labmake.engine import plan as planning
-from labmake.engine.patterns import wildcards
+from labmake.engine.patterns import compiled, wildcards
 from labmake.errors import Misuse, RuleError, Where
-from labmake.layout import expand
+from labmake.layout import expand, generated_folder
 from labmake.model import FORMAT, Each, Find, Glob, Recipe, Rule, Spec, Step, canonical, digest_of
 from labmake.recipes import check_recipe, parameters
 
@@ -48,6 +48,8 @@ class Loading:
     root: Path
     rules: list[Rule] = field(default_factory=list)
     groups: dict[str, tuple[list[str], Where]] = field(default_factory=dict)
+    waiting: list[Where] = field(default_factory=list)
+    """Rules without run= that have not yet decorated a function."""
 
 
 loading: Loading | None = None
@@ -69,6 +71,8 @@ def rule(*outputs: str | Mapping[str, str], run: Recipe | None = None, **words: 
 
     if run is not None:
         add(_at(where, check_recipe, run))
+    elif into is not None:
+        into.waiting.append(where)
 
     def decorate(function: F) -> F:
         if run is not None:
@@ -78,6 +82,9 @@ def rule(*outputs: str | Mapping[str, str], run: Recipe | None = None, **words: 
                 ["drop run=, or do not decorate"],
                 where,
             )
+        _at(where, _check_top_level, function)
+        if into is not None and where in into.waiting:
+            into.waiting.remove(where)
         own = "./script.py" if into and into.experiment else "/rules.py"
         add(Recipe("function", own, function.__name__))
         return function
@@ -90,8 +97,13 @@ def plan(*outputs: str | Mapping[str, str], **options: Any) -> Callable[[F], F]:
     where = _caller()
     into = loading
 
+    if into is not None:
+        into.waiting.append(where)
+
     def decorate(function: F) -> F:
         if into is not None:
+            if where in into.waiting:
+                into.waiting.remove(where)
             named = _outputs(outputs, where)
             patterns = _targets(named, into, where)
             _at(where, _check_options, options)
@@ -102,6 +114,17 @@ def plan(*outputs: str | Mapping[str, str], **options: Any) -> Callable[[F], F]:
         return function
 
     return decorate
+
+
+def check_complete(loaded: Loading) -> None:
+    """Raises RuleError for a rule or plan that says no recipe: without `run=`, and decorating nothing."""
+    if loaded.waiting:
+        raise RuleError(
+            "a rule has no recipe",
+            [],
+            ["give it run=sh(…), py(…) and the like, or write it as a decorator: @rule(…) above the function"],
+            loaded.waiting[0],
+        )
 
 
 def step(*, run: Recipe, **words: Any) -> Step:
@@ -130,7 +153,7 @@ def source(target: str, address: str, **options: Any) -> None:
         raise RuleError(
             "a source is a file on both sides, or a folder with a closing / on both",
             [("target", target), ("address", address)],
-            [],
+            ["write both with a closing / for a folder, or both without for a file"],
             where,
         )
     patterns = _targets({"out": target}, loading, where)
@@ -153,10 +176,25 @@ def each(pattern: str, /, failed: object = planning.RAISE, **over: Any) -> Each:
             raise RuleError(
                 f"each() gives values for {{{name}}}, which its pattern does not have",
                 [("pattern", pattern), ("values for", ", ".join(over))],
+                [f"write {{{name}}} where the value belongs, or drop {name}="],
             )
     if not over:
         raise RuleError("each() needs the values of a wildcard", [("pattern", pattern)], ['name="file.json"'])
-    return Each(pattern, over, failed is None)
+    return Each(pattern, {name: _values(name, values) for name, values in over.items()}, failed is None)
+
+
+def _values(name: str, values: Any) -> Any:
+    """The values of a wildcard: a file's path, a Find, or a list."""
+    if isinstance(values, (str, Find)):
+        return values
+    try:
+        return list(values)
+    except TypeError:
+        raise RuleError(
+            f"each() cannot take the values of {name} from this",
+            [("type", type(values).__name__), ("value", repr(values)[:200])],
+            [f'{name}= is a list, a file such as "data/folds.json", or find(…)'],
+        ) from None
 
 
 def find(pattern: str, /) -> Any:
@@ -264,15 +302,17 @@ def describe_spec(spec: Any) -> Any:
 
 
 def _outputs(outputs: tuple[Any, ...], where: Where) -> dict[str, str]:
-    if len(outputs) == 1 and isinstance(outputs[0], Mapping):
-        return dict(outputs[0])
-    if not outputs or not all(isinstance(output, str) and output for output in outputs):
+    named = outputs[0] if len(outputs) == 1 and isinstance(outputs[0], Mapping) else None
+    paths = outputs if named is None else tuple(named.values())
+    if not paths or not all(isinstance(output, str) and output for output in paths):
         raise RuleError(
             "a rule names its outputs first",
             [("given", repr(outputs))],
             ['rule("data/x.csv", …), several of them, or one dict of named ones'],
             where,
         )
+    if named is not None:
+        return {str(name): path for name, path in named.items()}
     return {"out": outputs[0]} if len(outputs) == 1 else {f"out{i}": o for i, o in enumerate(outputs, 1)}
 
 
@@ -280,15 +320,18 @@ def _targets(named: Mapping[str, str], into: Loading, where: Where) -> dict[str,
     """The outputs as patterns from the project's root, which must lie in generated/ and share their wildcards."""
     patterns = {name: _at(where, expand, pattern, into.experiment) for name, pattern in named.items()}
     first = next(iter(patterns.values()))
+    folder = f"{generated_folder(into.experiment)}/"
     for name, pattern in patterns.items():
-        if not pattern.startswith("generated/"):
+        if wildcards_of(pattern, where):
+            _at(where, compiled, pattern)
+        if not pattern.startswith(folder):
             raise RuleError(
-                "an output lies outside of generated/",
+                f"an output lies outside of {folder}",
                 [("output", named[name]), ("means", pattern)],
                 ["write a short path such as data/x.csv or outputs/x.pdf"],
                 where,
             )
-        if set(_at(where, wildcards, pattern)) != set(_at(where, wildcards, first)):
+        if set(wildcards_of(pattern, where)) != set(wildcards_of(first, where)):
             raise RuleError(
                 "the outputs of a rule must have the same wildcards",
                 [
@@ -297,10 +340,27 @@ def _targets(named: Mapping[str, str], into: Loading, where: Where) -> dict[str,
                     ("output", first),
                     ("has", ", ".join(wildcards(first)) or "none"),
                 ],
-                [],
+                ["write every wildcard into each of them: the values of one output then tell the others"],
                 where,
             )
     return patterns
+
+
+def wildcards_of(pattern: str, where: Where) -> list[str]:
+    """The wildcards of an output. Raises RuleError with the place of the rule if one is malformed."""
+    names: list[str] = _at(where, wildcards, pattern)
+    return names
+
+
+def _check_top_level(function: Callable[..., Any]) -> None:
+    """A step's function is imported by its name, so it must have one."""
+    name = getattr(function, "__qualname__", "")
+    if not name.replace(".", "_").isidentifier():
+        raise RuleError(
+            "a step's function must stand at the top level of its file",
+            [("function", name or repr(function)[:200])],
+            ["define it with def, outside of any function; for many of a kind use a wildcard in the output"],
+        )
 
 
 def _check_names(patterns: Mapping[str, str], decided: Step) -> None:
@@ -330,7 +390,7 @@ def _check_options(options: Mapping[str, Any]) -> None:
                 ["drop it; as the name of an input or parameter write inputs={…} or parameters={…}"],
             )
         if name not in OPTIONS:
-            raise RuleError(f"{name}= is no option", [("options", ", ".join(sorted(OPTIONS)))])
+            raise RuleError(f"{name}= is no option", [("options", ", ".join(sorted(OPTIONS)))], [f"drop {name}="])
         try:
             planning.check_option(name, value)
         except ValueError:

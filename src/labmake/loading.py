@@ -124,6 +124,7 @@ def _run(code: CodeType, lazy: dict[str, ast.stmt], into: api.Loading, path: str
     try:
         with search_path(search):
             exec(code, names)
+        api.check_complete(into)
     except LabmakeError as error:
         error.where = error.where or line_in(error, Where(into.file))
         raise

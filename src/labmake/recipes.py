@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping
 
@@ -16,7 +17,7 @@ def py(target: str, /, **params: object) -> Recipe:
 
     The file is looked up beside script.py, then from the project's root. Keywords are parameters (JSON values).
     """
-    file, colon, function = target.partition(":")
+    file, colon, function = _text("py", target).partition(":")
     part = rf"(?!\d)(?:\w|\{{{NAME}\}})+"  # a wildcard may name the function, or a part of its name
     if not file.endswith(".py") or (colon and not re.fullmatch(rf"{part}(\.{part})*", function)):
         raise RuleError(
@@ -29,18 +30,28 @@ def py(target: str, /, **params: object) -> Recipe:
 
 def r(file: str, /, **params: object) -> Recipe:
     """An R script, run by Rscript; it gets `name=path` arguments and LABMAKE_STEP."""
-    return Recipe("script", file, interpreter="Rscript", params=parameters(params))
+    return Recipe("script", _text("r", file), interpreter="Rscript", params=parameters(params))
 
 
 def script(file: str, interpreter: str, /, **params: object) -> Recipe:
     """A script in any language: run as `interpreter file name=path …` with LABMAKE_STEP set."""
-    return Recipe("script", file, interpreter=interpreter, params=parameters(params))
+    return Recipe("script", _text("script", file), interpreter=_text("script", interpreter), params=parameters(params))
 
 
 def sh(command: str, /, **params: object) -> Recipe:
     """A shell command (bash -euo pipefail). `{name}` is an input, output, parameter or wildcard, quoted as needed;
     `{name.list}` a file with one path a line; `{{name}}` the literal text; any other brace stays as it is."""
-    return Recipe("sh", command, params=parameters(params))
+    return Recipe("sh", _text("sh", command), params=parameters(params))
+
+
+def _text(recipe: str, value: object) -> str:
+    if isinstance(value, str) and value.strip() and "\0" not in value:
+        return value
+    raise RuleError(
+        f"{recipe}() takes a text",
+        [("type", type(value).__name__), ("given", repr(value)[:200])],
+        ['py("file.py:function"), r("file.R"), script("file", "interpreter"), sh("command")'],
+    )
 
 
 def parameters(values: Mapping[str, object]) -> dict[str, Json]:
@@ -49,7 +60,7 @@ def parameters(values: Mapping[str, object]) -> dict[str, Json]:
 
 
 def _json(value: object, name: str) -> Json:
-    if value is None or isinstance(value, (bool, int, float, str)):
+    if value is None or isinstance(value, (bool, int, str)) or (isinstance(value, float) and math.isfinite(value)):
         return value
     if isinstance(value, Mapping) and all(isinstance(key, str) for key in value):
         return {key: _json(item, f"{name}[{key!r}]") for key, item in value.items()}
@@ -60,7 +71,7 @@ def _json(value: object, name: str) -> Json:
     raise RuleError(
         f"the parameter {name} is no JSON value",
         [("type", type(value).__name__), ("value", repr(value)[:200])],
-        ["a parameter is a number, a text, true, false, None, or a list or dict of them; pass data as a file"],
+        ["a parameter is a finite number, a text, True, False, None, or a list or dict of them; pass data as a file"],
     )
 
 

@@ -14,7 +14,7 @@ from typing import Any
 
 import click
 
-from labmake.errors import INTERRUPTED, LabmakeError, format_error
+from labmake.errors import INTERRUPTED, LabmakeError, Misuse, format_error
 
 HELP = """Make for the lab: ask for a file, get the file, and nothing is made twice.
 
@@ -154,8 +154,10 @@ def run(arguments: Sequence[str]) -> int:
         click.echo(f"error: {format_error(error)}", err=True)
         return error.code
     except click.ClickException as error:
-        error.show()
-        return 2
+        path = error.ctx.command_path if isinstance(error, click.UsageError) and error.ctx else "labmake"
+        misuse = Misuse(error.format_message(), [], [f"`{path} --help` says what there is"])
+        click.echo(f"error: {format_error(misuse)}", err=True)
+        return misuse.code
     except (KeyboardInterrupt, click.Abort):
         click.echo("interrupted", err=True)
         return INTERRUPTED

@@ -258,8 +258,14 @@ def resolve_one(opened: Session, word: str) -> list[str]:
     if len(found) == 1:
         return found
     if found:
-        raise Misuse(f"{word} means several targets", [("target", path) for path in found], ["give more of the path"])
+        targets = [("target", short(path, experiment)) for path in found]
+        raise Misuse(f"{as_shown(word)} means several targets", targets, ["give more of the path"])
     raise no_target(opened, word, inside)
+
+
+def as_shown(word: str) -> str:
+    """A word of the command line in one line of an error."""
+    return (word if len(word) < 200 and word.isprintable() and word else repr(word[:200])) + " …" * (len(word) >= 200)
 
 
 def inside_only(word: str) -> bool:
@@ -318,16 +324,18 @@ def no_target(opened: Session, word: str, inside: str | None) -> LabmakeError:
     facts: list[tuple[str, object]] = [
         ("nearest", f"{pattern}   {patterns[pattern]}") for pattern in nearest(word, patterns)
     ]
-    if inside is None and (word.startswith(("/", "../", "~"))):
+    if inside is None and (word.startswith(("/", "../", "~")) or word == ".."):
         return Misuse(
-            f"{word} lies outside of the project",
+            f"{as_shown(word)} lies outside of the project",
             [("project", opened.project.root)],
             ["ask for something under generated/"],
         )
     if inside is not None and os.path.exists(opened.project.root / inside) and not inside.startswith("generated/"):
-        return NoRule(f"{word} is a source file: nothing makes it", facts, ["ask for something under generated/"])
+        return NoRule(
+            f"{as_shown(word)} is a source file: nothing makes it", facts, ["ask for something under generated/"]
+        )
     return NoRule(
-        f"no rule makes {word}",
+        f"no rule makes {as_shown(word)}",
         [("experiment", experiment or "none"), *facts]
         if facts
         else [("experiment", experiment or "none"), ("rules", "none")],

@@ -16,7 +16,7 @@ from labmake.engine.outputs import stamp, stat_of
 from labmake.engine.plan import amount, duration
 from labmake.engine.rulebook import Match
 from labmake.engine.services import Services
-from labmake.errors import RuleError
+from labmake.errors import RuleError, Where
 from labmake.executors.resources import Request
 from labmake.layout import Project
 from labmake.model import Action, Input, Recipe
@@ -42,7 +42,7 @@ def job(
     """The job of an action, as JSON (see executors.worker)."""
     inputs = [told for one in action.inputs for told in _input(services, one)]
     places = {action.outputs[name]: services.absolute(path) for name, path in match.outputs.items()}
-    lists = _lists(action)
+    lists = _lists(action, match.rule.where)
     command = _command(action, match.binding, lists)
     if options.get("wrap"):
         command = [*shlex.split(options["wrap"]), *command]
@@ -203,7 +203,7 @@ def _safe(path: str) -> str:
     return f"./{path}" if path.startswith("-") else path
 
 
-def _lists(action: Action) -> dict[str, list[str]]:
+def _lists(action: Action, where: Where) -> dict[str, list[str]]:
     """The inputs of which a shell command wants `{name.list}`."""
     if action.recipe.kind != "sh":
         return {}
@@ -215,6 +215,7 @@ def _lists(action: Action) -> dict[str, list[str]]:
                     "a list has one path a line, and a path of this one has a newline",
                     [("list", f"{{{name}.list}}"), ("path", repr(path))],
                     [f"rename the file, or use {{{name}}}"],
+                    where,
                 )
     return lists
 

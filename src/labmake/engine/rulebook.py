@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 
 from labmake.engine.patterns import Matched, fill, literal_length, match, wildcards
 from labmake.errors import NoRule, RuleError, TwoRules, Where
@@ -15,7 +16,7 @@ EXP = "exp"
 """The wildcard by which a rule of rules.py serves all experiments; it enters no digest."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Match:
     """A rule bound to wildcard values, for one experiment. `inside` is the rest of the path in a folder target."""
 
@@ -30,15 +31,16 @@ class Match:
         general = EXP in wildcards(next(iter(self.rule.outputs.values())))
         return {**self.binding, EXP: self.experiment} if general else dict(self.binding)
 
-    @property
+    @cached_property
     def outputs(self) -> dict[str, str]:
         """name → project path of every target of this binding."""
-        return {name: fill(pattern, self.values) for name, pattern in self.rule.outputs.items()}
+        values = self.values
+        return {name: fill(pattern, values) for name, pattern in self.rule.outputs.items()}
 
-    @property
+    @cached_property
     def node(self) -> str:
         """The name of this binding: the path of its first target (all outputs of one binding are one node)."""
-        return fill(next(iter(self.rule.outputs.values())), self.values)
+        return next(iter(self.outputs.values()))
 
 
 @dataclass(frozen=True, slots=True)

@@ -137,7 +137,11 @@ def _find(module: ModuleType, step: Mapping[str, Any]) -> Any:
         found = getattr(found, part, None)
     if callable(found):
         return found
-    functions = [key for key, value in vars(module).items() if callable(value) and not key.startswith("_")]
+    functions = [
+        key
+        for key, value in vars(module).items()
+        if callable(value) and not key.startswith("_") and getattr(value, "__module__", "") == module.__name__
+    ]
     raise RuleError(
         f"{file} has no function {name}",
         [("file", file), ("it has", ", ".join(functions) or "no functions")],
