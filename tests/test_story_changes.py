@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -352,9 +353,7 @@ def test_make_asks_labmake_for_several_goals_at_once(chain: Space, tmp_path: Pat
     bin = tmp_path / "bin"
     bin.mkdir()
     command = bin / "labmake"
-    import sys
-
-    command.write_text(f'#!/bin/sh\necho started >> {chain.notes}\nexec {sys.executable} -m labmake.cli.main "$@"\n')
+    command.write_text(f'#!/bin/sh\necho started >> {chain.notes}\nexec {sys.executable} -m labmake.cli.entry "$@"\n')
     command.chmod(0o755)
     shutil.rmtree(chain.root / "generated")
     base = f"generated/{chain.experiment}"

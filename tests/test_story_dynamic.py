@@ -250,6 +250,35 @@ def test_without_failed_none_the_collector_of_a_failed_member_is_not_made(space:
     assert space.ran == ["data/fits/1.txt", "data/fits/3.txt", "data/folds.json"]
 
 
+def test_the_failure_of_a_member_that_no_longer_exists_is_forgotten(space: Space) -> None:
+    script = FAILING.replace("NOTES", str(space.notes))
+    space.write("script.py", script)
+    space.write("src/all.py", "def take(fits):\n    return sorted(fits)\n")
+    space.build(code=1)
+    space.write("script.py", script.replace("[1,2,3]", "[1,3]"))
+    space.build()
+    assert space.json("data/all.json") == ["1", "3"] and "nothing failed" in space.run("failures")
+
+
+def test_a_plan_that_iterates_over_a_set_decides_the_same_each_time(space: Space) -> None:
+    space.write(
+        "script.py",
+        """
+        rule("{n}.txt", run=sh("echo {n} > {out}"))
+
+        @plan("all.csv")
+        def all_of_them():
+            names = {"anna", "berta", "carla", "dora", "emil", "fritz", "gerda", "hans"}
+            return step(parts=[f"{name}.txt" for name in names], run=sh("cat {parts} > {out}"))
+        """,
+    )
+    space.build()
+    for _ in range(3):
+        space.write("script.py", space.read("script.py") + "# decide again\n")
+        space.build()
+        assert space.ran == []
+
+
 def test_a_plan_reads_none_for_a_target_that_failed(space: Space) -> None:
     space.write(
         "script.py",
@@ -323,7 +352,7 @@ def test_each_ranges_over_the_source_files_that_find_sees(space: Space) -> None:
         "script.py",
         """
         rule("counts/{name}.txt", raw="./images/{name}.tif", run=sh("wc -c < {raw} > {out}"))
-        rule("all.txt", counts=each("counts/{name}.txt", name=find("./images/{name}.tif")), run=sh("cat {counts} > {out}"))
+        rule("all.txt", n=each("counts/{name}.txt", name=find("./images/{name}.tif")), run=sh("cat {n} > {out}"))
         rule("direct.json", images=find("./images/{name}.tif"), run=py("src/direct.py:names"))
         """,
     )
@@ -377,7 +406,7 @@ def test_a_plan_sees_targets_by_every_way_of_reading(space: Space) -> None:
         "src/seen.py",
         """
         def write(needed, rows, text, numbers, names, city, beside):
-            return dict(needed=str(needed), rows=rows, text=text, numbers=numbers, names=names, city=city, beside=beside)
+            return dict(locals(), needed=str(needed))
         """,
     )
     space.build("seen.json")

@@ -82,7 +82,7 @@ def test_a_folder_target_holds_what_the_step_leaves_in_it(space: Space) -> None:
     space.write(
         "script.py",
         """
-        rule("model/", n="./n.txt", run=sh("mkdir -p {out}sub; for i in $(seq $(cat {n})); do echo $i > {out}sub/$i; done"))
+        rule("model/", n="./n.txt", run=sh("mkdir {out}sub; for i in $(seq $(cat {n})); do echo $i > {out}sub/$i; done"))
         rule("one.txt", one="model/sub/1", run=sh("cat {one} > {out}"))
         rule("all.txt", model="model/", run=sh("cat {model}sub/* > {out}"))
         """,
@@ -106,7 +106,7 @@ def test_a_file_that_others_left_in_a_folder_target_is_moved_aside_and_kept(spac
     space.write("./n.txt", "4")
     space.build()
     assert space.files() == {"model/a.txt": "4"}
-    kept = [path for path in (space.root / ".git/labmake/aside").rglob("mine.txt*")]
+    kept = (space.root / ".git/labmake/aside").rglob("mine.txt*")
     assert [path.read_text() for path in kept] == ["dear"]
 
 
@@ -156,6 +156,9 @@ def test_a_group_is_asked_for_by_name(two: Space) -> None:
     two.write("script.py", TWO + 'group("paper", "a.txt", "c.txt")\n')
     two.build("paper")
     assert sorted(two.files()) == ["a.txt", "c.txt"]
+    two.write("rules.py", f'group("talk", "generated/{two.experiment}/assets/b.txt")')
+    two.build("talk")
+    assert two.restored == ["b.txt"]
 
 
 def test_rules_py_serves_every_experiment(space: Space) -> None:

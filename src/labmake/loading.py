@@ -41,6 +41,11 @@ def load(project: Project, experiment: str) -> RuleFile:
         source = path.read_bytes()
     except FileNotFoundError:
         return RuleFile()
+    except OSError as error:
+        reason: list[tuple[str, object]] = [("reason", error.strerror)]
+        raise RuleError(
+            f"{file} cannot be read", reason, ["it has to be a file that you may read"], Where(file)
+        ) from None
     code, lazy = _compiled(source, file, str(path))
     into = api.Loading(experiment, file, project.root)
     _run(code, lazy, into, str(path), [path.parent, project.root / "src", project.root])
@@ -62,16 +67,28 @@ def _compiled(source: bytes, file: str, path: str) -> tuple[CodeType, dict[str, 
         flags = __future__.annotations.compiler_flag
         return compile(tree, path, "exec", flags=flags, dont_inherit=True), lazy
     except SyntaxError as error:
-        line = (error.text or "").rstrip("\n")
-        pointer = " " * max((error.offset or 1) - 1, 0) + "^"
+        shown = [("line", pointed)] if (pointed := _pointed(error)) else []
         raise RuleError(
             f"{file} is no valid Python",
-            [("error", error.msg), ("line", f"{line}\n{pointer}")],
+            [("error", error.msg), *shown],
             ["correct it; nothing was run"],
             Where(file, error.lineno or 0),
         ) from None
-    except ValueError as error:
-        raise RuleError(f"{file} is no valid Python", [("error", error)], [], Where(file)) from None
+    except (ValueError, RecursionError, MemoryError) as error:
+        facts = [("error", error)]
+        raise RuleError(f"{file} is no valid Python", facts, ["correct it; nothing was run"], Where(file)) from None
+
+
+WIDE = 100
+"""Characters of a faulty line that are shown before and after the fault."""
+
+
+def _pointed(error: SyntaxError) -> str:
+    """The faulty line with a caret below the fault; of a long line what is near it."""
+    line = (error.text or "").rstrip("\n")
+    column = max((error.offset or 1) - 1, 0)
+    start = max(0, column - WIDE)
+    return f"{line[start : column + WIDE]}\n{' ' * (column - start)}^" if line.strip() else ""
 
 
 def _lazy_names(statement: ast.stmt) -> dict[str, ast.stmt]:

@@ -14,7 +14,7 @@ from typing import Any
 
 import click
 
-from labmake.errors import INTERRUPTED, LabmakeError, Misuse, format_error
+from labmake.errors import INTERRUPTED, LabmakeError, Misuse, StoreError, format_error
 
 HELP = """Make for the lab: ask for a file, get the file, and nothing is made twice.
 
@@ -165,8 +165,10 @@ def run(arguments: Sequence[str]) -> int:
         sys.stderr.close()
         return 0
     except OSError as error:
-        click.echo(f"error: {error.strerror or error}\n  file  {error.filename}", err=True)
-        return 5
+        from labmake.engine.failures import disk_error
+
+        click.echo(f"error: {format_error(disk_error(error))}", err=True)
+        return StoreError.code
 
 
 if __name__ == "__main__":

@@ -238,7 +238,7 @@ def resolve_one(opened: Session, word: str) -> list[str]:
     Raises Misuse if it lies outside of the project or means two things, NoRule if it means nothing.
     """
     services, experiment = opened.services, opened.experiment
-    groups = services.rulebook.file(experiment).groups
+    groups = {**services.rulebook.file("").groups, **services.rulebook.file(experiment).groups}
     if word in groups:
         return list(groups[word][0])
     other, colon, rest = word.partition(":")
@@ -339,5 +339,5 @@ def no_target(opened: Session, word: str, inside: str | None) -> LabmakeError:
         [("experiment", experiment or "none"), *facts]
         if facts
         else [("experiment", experiment or "none"), ("rules", "none")],
-        ["`labmake status` lists what can be made"],
+        ["correct the name, or write a rule for it"],
     )

@@ -72,6 +72,8 @@ def _check_key(name: str, key: str, where: Where) -> None:
         raise _bad_key(name, key, "it is empty", where)
     if key in (".", ".."):
         raise _bad_key(name, key, "it means a folder", where)
+    if split_slice(key) is not None:
+        raise _bad_key(name, key, "a path with it would be read as a slice", where)
     for character, word in (("/", "a slash"), ("\n", "a newline"), ("\r", "a newline"), ("\0", "a NUL")):
         if character in key:
             raise _bad_key(name, key, f"it has {word}", where)

@@ -16,6 +16,7 @@ from types import FrameType
 from typing import Any, Protocol
 
 from labmake.data.slices import split_slice
+from labmake.engine.failures import disk_error
 from labmake.engine.inputs import needed_by
 from labmake.engine.nodes import Again, Made, Run, WouldRun, fact_text, parse_fact, visit
 from labmake.engine.plan import Answer, Failed, Result, Unknown
@@ -244,6 +245,8 @@ class Build:
             if not task.key.startswith("@"):
                 self._needed_by(error, task)
             self._done(task, self._failed_here(task.key, error))
+        except OSError as error:
+            self._done(task, self._failed_here(task.key, disk_error(error)))
 
     def _wait_for(self, task: Task, keys: Sequence[Key]) -> bool:
         """Make `task` wait for what is not answered yet; False if all is."""

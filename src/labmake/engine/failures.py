@@ -8,7 +8,7 @@ from typing import Any
 
 from labmake.engine.rulebook import Match
 from labmake.engine.services import Services
-from labmake.errors import LabmakeError, StepFailed
+from labmake.errors import LabmakeError, StepFailed, StoreError
 from labmake.layout import short
 from labmake.model import Action
 
@@ -34,9 +34,10 @@ def step_error(
         "time": lambda: f"{name}: the step exceeded its time ({order['seconds']:g} s) and was stopped",
         "output": lambda: _output(name, details, facts),
         "error": lambda: f"{name}: {answer['what']}",
+        "disk": lambda: f"{name}: {answer['what']}",
         "worker": lambda: f"{name}: the worker process that ran the step died",
     }[why]()
-    if why in ("error", "worker"):
+    if why in ("error", "disk", "worker"):
         facts.extend(details.items())
     todo = list(answer.get("todo", ()))
     kept = answer.get("kept")
@@ -48,7 +49,17 @@ def step_error(
         facts.append(("folder", _relative(services, kept + "/folder")))
         todo += _hints(last, details if why == "exit" else {})
         todo.append(_advice(why, name, details, bool(last)))
-    return StepFailed(what, facts, todo, match.rule.where)
+    kind = StoreError if why == "disk" else StepFailed
+    return kind(what, facts, todo, match.rule.where)
+
+
+def disk_error(error: OSError) -> StoreError:
+    """The error when the disk does not take or give something outside of a step."""
+    return StoreError(
+        f"the disk does not do what is asked: {error.strerror or error}",
+        [("file", error.filename2 or error.filename)] if error.filename else [],
+        ["see that the disk is not full, and that you may read and write there; what succeeded is kept"],
+    )
 
 
 def _exit(name: str, status: int, facts: list[tuple[str, object]]) -> str:

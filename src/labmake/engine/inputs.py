@@ -11,7 +11,7 @@ from typing import Any
 from labmake.data.slices import split_slice
 from labmake.engine.patterns import fill, wildcards
 from labmake.engine.plan import Answer, Failed, Result, Unknown
-from labmake.errors import LabmakeError, RuleError
+from labmake.errors import LabmakeError, RuleError, StoreError
 from labmake.layout import expand
 from labmake.model import Each, Find, Glob, Key, Spec, Step
 
@@ -156,7 +156,7 @@ def _found_values(wildcard: str, spec: Find, binding: Mapping[str, str], found: 
 
 
 def _checked_values(name: str, wildcard: str, values: Sequence[str]) -> list[str]:
-    bad = [value for value in values if not value or "/" in value or value in (".", "..")]
+    bad = [value for value in values if not value or "/" in value or value in (".", "..") or split_slice(value)]
     twice = (
         [value for value in dict.fromkeys(values) if list(values).count(value) > 1]
         if len(set(values)) < len(values)
@@ -168,7 +168,7 @@ def _checked_values(name: str, wildcard: str, values: Sequence[str]) -> list[str
             if bad
             else f"{wildcard} of the input {name} has a value twice",
             [("value", repr((bad or twice)[0]))],
-            ["values of a wildcard are different, not empty and without /"],
+            ["values of a wildcard are different, not empty, without / and without .json# and the like"],
         )
     return list(values)
 
@@ -195,6 +195,6 @@ def _no_wildcard(written: str, name: str, binding: Mapping[str, str]) -> RuleErr
 
 def needed_by(error: LabmakeError, target: str, where: object) -> LabmakeError:
     """The error, with the first target that needed the missing thing among its facts."""
-    if isinstance(error, RuleError) and not any(label == "needed by" for label, _ in error.facts):
+    if isinstance(error, (RuleError, StoreError)) and not any(label == "needed by" for label, _ in error.facts):
         error.facts.append(("needed by", f"{target}   {where}"))
     return error

@@ -92,7 +92,9 @@ def compiled(pattern: str) -> re.Pattern[str]:
         return re.compile("".join(out), re.DOTALL)
     except re.error as error:
         raise RuleError(
-            "a wildcard's expression is malformed", [("pattern", pattern), ("reason", error)], ["see Python's re"]
+            "a wildcard's expression is malformed",
+            [("pattern", pattern), ("reason", error.msg)],
+            ["what stands after the colon is a regular expression of Python's re, such as {n:[0-9]+}"],
         ) from None
 
 

@@ -20,7 +20,7 @@ from labmake.engine.plan import Answer, Failed, Result, Unknown
 from labmake.engine.rulebook import nearest
 from labmake.engine.services import Services
 from labmake.environment.code_files import Closure, by_bytes
-from labmake.errors import LabmakeError, NoRule, RuleError
+from labmake.errors import NoRule, RuleError, StoreError
 from labmake.layout import GENERATED, experiment_of, short
 from labmake.model import Key, canonical, digest_of
 from labmake.store.digest import Entry, parse_manifest, render_manifest, scan_folder
@@ -254,7 +254,8 @@ def of_file(services: Services, path: str) -> Result:
     except FileNotFoundError:
         return Failed(_missing(services, path), path)
     except OSError as error:
-        return Failed(LabmakeError(f"{path} cannot be read", [("reason", error.strerror)]), path)
+        advice = "it has to be a file or folder that you may read"
+        return Failed(StoreError(f"{path} cannot be read", [("reason", error.strerror)], [advice]), path)
 
 
 def _missing(services: Services, path: str) -> NoRule:

@@ -21,7 +21,8 @@ from labmake.model import Fact
 def remove_stale(services: Services, done: Build, experiment: str) -> list[str]:
     """Remove the stale targets of an experiment; returns their paths."""
     prefix = f"{generated_folder(experiment)}/" if experiment else ""
-    nodes = [node for node in done.recorded if node.startswith(prefix) and node not in done.outcome.made]
+    known = dict.fromkeys([*done.recorded, *services.state.failures()])
+    nodes = [node for node in known if node.startswith(prefix) and node not in done.outcome.made]
     if not nodes:
         return []
     quiet = replace(services, reporter=Silent())  # what no longer exists fails here, and that is no error
@@ -30,11 +31,13 @@ def remove_stale(services: Services, done: Build, experiment: str) -> list[str]:
     gone: list[str] = []
     dropped: list[str] = []
     for node in nodes:
-        fact = done.fact(node)
-        if fact is None or _exists(services, probe, node):
+        if _exists(services, probe, node):
             continue
-        gone += places.remove(services, _without_living(done, fact))
+        fact = done.fact(node)
+        if fact is not None:
+            gone += places.remove(services, _without_living(done, fact))
         dropped.append(node)
+    services.state.drop_failures(dropped)
     done.forget(dropped)
     return gone
 

@@ -103,7 +103,7 @@ def _nearest(tree: Tree, written: str, experiment: str) -> list[str]:
     if not beside:
         files |= {path: path for path in tree.walk("") if not path.startswith(f"{SCRIPTS}/")}
     target = written.removeprefix("./").lstrip("/")
-    by_path = difflib.get_close_matches(target, sorted(files), n=3, cutoff=0.6)
+    by_path = difflib.get_close_matches(target, sorted(files), n=3, cutoff=0.75)
     last = posixpath.basename(target)
     by_name = [
         name for name in sorted(files) if difflib.SequenceMatcher(None, last, posixpath.basename(name)).ratio() > 0.7

@@ -222,9 +222,9 @@ class Worker:
 
 def _disk(error: OSError) -> dict[str, Any]:
     """The answer when the disk did not take or give something."""
-    facts = {"file": str(error.filename or "?"), "reason": error.strerror or str(error)}
+    facts = {"file": str(error.filename2 or error.filename or "?"), "reason": error.strerror or str(error)}
     todo = ["make room, or correct the permissions, and build again; what succeeded is kept"]
-    return {"ok": False, "why": "error", "what": "a file cannot be read or written", "facts": facts, "todo": todo}
+    return {"ok": False, "why": "disk", "what": "a file cannot be read or written", "facts": facts, "todo": todo}
 
 
 def _still(origin: str, digest: str, known: Any) -> None:
