@@ -100,7 +100,7 @@ COMMANDS = {
     "head": ": SALT; cat {ins} | sed -n 1p > {out}",
     "count": ": SALT; cat {ins} | awk 'END {print NR}' > {out}",
     "sorted": ": SALT; cat {ins} | LC_ALL=C sort -u > {out}",
-    "numbers": ": SALT; cat {ins} | awk 'NR == 1 {n = $1 + 0} END {printf \"[\"; for (i = 1; i <= n && i <= 4; i++) "
+    "numbers": ': SALT; cat {ins} | awk \'NR == 1 {n = $1 + 0} END {printf "["; for (i = 1; i <= n && i <= 4; i++) '
     'printf "%s%d", (i > 1 ? "," : ""), i; print "]"}\' > {out}',
     "words": f": SALT; {WORDS} | "
     """awk 'BEGIN {printf "["} {printf "%s\\"%s\\"", (NR > 1 ? "," : ""), $0} END {print "]"}' > {out}""",
@@ -367,9 +367,8 @@ def _tolerant(rule: Rule, wild: Mapping[str, str], read: Read) -> tuple[tuple[Sp
 
 def _listing_text(rule: Rule, log: str) -> str:
     folder = rule.reads[0]
-    return (
-        f"def {rule.name}():\n    names = listdir({folder!r})\n"
-        + _returns(rule, f"i0=[{folder!r} + name for name in names[:2]]", repr(rule.tag), 1, log)
+    return f"def {rule.name}():\n    names = listdir({folder!r})\n" + _returns(
+        rule, f"i0=[{folder!r} + name for name in names[:2]]", repr(rule.tag), 1, log
     )
 
 

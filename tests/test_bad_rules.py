@@ -1,4 +1,4 @@
-"""Rules, plans and sources that cannot be: each is told in three parts with its file and line, and the rest is built."""
+"""Rules, plans and sources that cannot be: told in three parts with file and line, and the rest is built."""
 
 from __future__ import annotations
 

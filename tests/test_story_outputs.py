@@ -82,7 +82,7 @@ def test_a_folder_target_holds_what_the_step_leaves_in_it(space: Space) -> None:
     space.write(
         "script.py",
         """
-        rule("model/", n="./n.txt", run=sh("mkdir {out}sub; for i in $(seq $(cat {n})); do echo $i > {out}sub/$i; done"))
+        rule("model/", n="./n.txt", run=sh("mkdir {out}sub; for i in $(seq `cat {n}`); do echo $i > {out}sub/$i; done"))
         rule("one.txt", one="model/sub/1", run=sh("cat {one} > {out}"))
         rule("all.txt", model="model/", run=sh("cat {model}sub/* > {out}"))
         """,

@@ -14,6 +14,7 @@ import importlib
 import os
 import sys
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import CodeType
 from typing import Any
@@ -30,13 +31,15 @@ def rule_file(experiment: str) -> str:
     return f"{script_folder(experiment)}/script.py" if experiment else "rules.py"
 
 
-def load(project: Project, experiment: str) -> RuleFile:
-    """The rules that a rule file declares; none if there is no such file.
+def load(project: Project, experiment: str, looked: LookedAt | None = None) -> RuleFile:
+    """The rules that a rule file declares; none if there is no such file. `looked` learns what was read for it.
 
     Raises RuleError for a syntax error, an exception while it is read, and rules that cannot be.
     """
     file = rule_file(experiment)
     path = project.root / file
+    looked = looked or LookedAt()
+    looked.paths.add(str(path))
     try:
         source = path.read_bytes()
     except FileNotFoundError:
@@ -48,7 +51,8 @@ def load(project: Project, experiment: str) -> RuleFile:
         ) from None
     code, lazy = _compiled(source, file, str(path))
     into = api.Loading(experiment, file, project.root)
-    _run(code, lazy, into, str(path), [path.parent, project.root / "src", project.root])
+    search = Search((path.parent, project.root / "src", project.root), looked)
+    _run(code, lazy, into, str(path), search)
     return RuleFile(tuple(into.rules), dict(into.groups))
 
 
@@ -118,7 +122,7 @@ def _is_eager(module: str) -> bool:
 class _Globals(dict[str, Any]):
     """The names of a rule file; one that a lazy import binds is imported when it is first looked up."""
 
-    def __init__(self, names: dict[str, Any], lazy: dict[str, ast.stmt], path: str, search: Sequence[Path]) -> None:
+    def __init__(self, names: dict[str, Any], lazy: dict[str, ast.stmt], path: str, search: Search) -> None:
         super().__init__(names)
         self._lazy, self._path, self._search = lazy, path, search
 
@@ -128,18 +132,18 @@ class _Globals(dict[str, Any]):
         statement = self._lazy[name]
         module = ast.Module([statement], [])
         bound: dict[str, Any] = {"__builtins__": builtins}
-        with search_path(self._search):
+        with self._search.entered():
             exec(compile(ast.fix_missing_locations(module), self._path, "exec"), bound)
         self[name] = bound[name]
         return bound[name]
 
 
-def _run(code: CodeType, lazy: dict[str, ast.stmt], into: api.Loading, path: str, search: Sequence[Path]) -> None:
+def _run(code: CodeType, lazy: dict[str, ast.stmt], into: api.Loading, path: str, search: Search) -> None:
     name = "rules" if not into.experiment else "script"
     names = _Globals({"__name__": name, "__file__": path, "__builtins__": builtins}, lazy, path, search)
     api.loading, before = into, api.loading
     try:
-        with search_path(search):
+        with search.entered():
             exec(code, names)
         api.check_complete(into)
     except LabmakeError as error:
@@ -158,23 +162,76 @@ def _run(code: CodeType, lazy: dict[str, ast.stmt], into: api.Loading, path: str
         api.loading = before
 
 
-@contextlib.contextmanager
-def search_path(folders: Sequence[Path]) -> Iterator[None]:
-    """While it is entered, modules are looked for in these folders first.
+@dataclass
+class LookedAt:
+    """What was read while rule files were: absolute paths of files and folders, and environment variables."""
 
-    Modules of an experiment's own folder are forgotten afterwards: another experiment may have some of the same names.
-    """
-    before, bytecode = list(sys.path), sys.dont_write_bytecode
-    known = set(sys.modules)
-    sys.path[:0] = [str(folder) for folder in folders]
-    sys.dont_write_bytecode = True
-    importlib.invalidate_caches()
+    paths: set[str] = field(default_factory=set)
+    variables: dict[str, str | None] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Search:
+    """Where modules are looked for while a rule file is read, and who learns what was looked at."""
+
+    folders: Sequence[Path]
+    looked: LookedAt
+
+    @contextlib.contextmanager
+    def entered(self) -> Iterator[None]:
+        """While it is entered, modules are looked for in the folders first, and what is opened or asked is noted.
+
+        Modules of an experiment's own folder are forgotten afterwards: another may have some of the same names.
+        """
+        before, bytecode, known = list(sys.path), sys.dont_write_bytecode, set(sys.modules)
+        sys.path[:0] = [str(folder) for folder in self.folders]
+        sys.dont_write_bytecode = True
+        importlib.invalidate_caches()
+        try:
+            with _noting(self.looked):
+                yield
+        finally:
+            sys.path[:] = before
+            sys.dont_write_bytecode = bytecode
+            own = str(self.folders[0]) + os.sep
+            for module in set(sys.modules) - known:
+                if (getattr(sys.modules[module], "__file__", None) or "").startswith(own):
+                    del sys.modules[module]
+
+
+_noted: LookedAt | None = None
+_hooked = False
+
+
+@contextlib.contextmanager
+def _noting(looked: LookedAt) -> Iterator[None]:
+    global _noted, _hooked
+    if not _hooked:
+        sys.addaudithook(_note)
+        _hooked = True
+    before, _noted = _noted, looked
+    plain = type(os.environ)
+    os.environ.__class__ = _Environ
     try:
         yield
     finally:
-        sys.path[:] = before
-        sys.dont_write_bytecode = bytecode
-        own = str(folders[0]) + os.sep
-        for module in set(sys.modules) - known:
-            if (getattr(sys.modules[module], "__file__", None) or "").startswith(own):
-                del sys.modules[module]
+        os.environ.__class__ = plain
+        _noted = before
+
+
+def _note(event: str, arguments: tuple[Any, ...]) -> None:
+    """Audit hook: what is opened or listed while a rule file is read, imports included."""
+    if _noted is not None and event in ("open", "os.listdir", "os.scandir") and isinstance(arguments[0], (str, bytes)):
+        _noted.paths.add(os.path.abspath(os.fsdecode(arguments[0])))
+
+
+class _Environ(type(os.environ)):  # type: ignore[misc]
+    """The environment while a rule file is read: notes which variables are asked for."""
+
+    def __getitem__(self, key: str) -> str:
+        if _noted is not None:
+            _noted.variables[key] = None
+        value: str = super().__getitem__(key)
+        if _noted is not None:
+            _noted.variables[key] = value
+        return value

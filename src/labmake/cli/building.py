@@ -15,6 +15,7 @@ from labmake.engine.build import Build, Outcome
 from labmake.engine.reach import reachable, recipe_errors, sources
 from labmake.engine.services import Options
 from labmake.engine.stale import remove_stale
+from labmake.engine.watched import keep_snapshot
 from labmake.errors import INTERRUPTED, DataChanged, LabmakeError, StepFailed, exit_code, format_error
 from labmake.layout import short
 
@@ -32,6 +33,8 @@ class Wishes:
     discard_edits: bool = False
     yes: bool = False
     quiet: bool = False
+    question: str = ""
+    """What gear 1 calls this command (see engine.snapshot); "" if it shall not answer it."""
 
 
 def run_build(wishes: Wishes) -> int:
@@ -62,6 +65,9 @@ def run_build(wishes: Wishes) -> int:
         for path in gone:
             click.echo(f"removed   {short(path, opened.experiment)}: it no longer exists", err=True)
         _tell(opened, outcome, wishes, time.monotonic() - start)
+        good = not (wishes.dry or wishes.force or outcome.failed or outcome.interrupted)
+        if good and wishes.question:
+            keep_snapshot(opened.services, build, wishes.question, _up_to_date(len(outcome.made)))
         return INTERRUPTED if outcome.interrupted else exit_code(outcome.failed.values())
 
 
@@ -122,12 +128,16 @@ def _tell(opened: Session, outcome: Outcome, wishes: Wishes, seconds: float) -> 
     if outcome.skipped:
         parts.append(f"{len(outcome.skipped)} not made, since they need what failed")
     if not (made or restored or outcome.failed or outcome.interrupted):
-        click.echo(f"up to date: {same} target{'s' * (same != 1)} ({seconds:.1f} s)", err=True)
+        click.echo(f"{_up_to_date(same)} ({seconds:.1f} s)", err=True)
         return
     words = ", ".join(part for part in parts if part)
     click.echo(f"{'interrupted: ' if outcome.interrupted else ''}{words or 'nothing made'} ({seconds:.1f} s)", err=True)
     if any(isinstance(error, StepFailed) for error in outcome.failed.values()):
         click.echo("`labmake failures` shows what failed; what succeeded is kept", err=True)
+
+
+def _up_to_date(count: int) -> str:
+    return f"up to date: {count} target{'s' * (count != 1)}"
 
 
 def _tell_dry(opened: Session, outcome: Outcome) -> None:

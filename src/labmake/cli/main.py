@@ -70,7 +70,8 @@ def build(jobs: int | None, **words: Any) -> int:
     """Bring TARGETS up to date (without any: the documents and all rules without wildcards of the experiment)."""
     from labmake.cli.building import Wishes, run_build
 
-    return run_build(Wishes(jobs=jobs or 0, **words))
+    asked = click.get_current_context().find_root().obj
+    return run_build(Wishes(jobs=jobs or 0, question=asked or "", **words))
 
 
 @command.command()
@@ -140,15 +141,15 @@ def init(folder: str) -> int:
     return run_init(folder)
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
-    """Run the command line and exit."""
-    sys.exit(run(sys.argv[1:] if arguments is None else list(arguments)))
+def main(question: str = "") -> None:
+    """Run the process's command line and exit; `question` is what gear 1 calls it."""
+    sys.exit(run(sys.argv[1:], question))
 
 
-def run(arguments: Sequence[str]) -> int:
+def run(arguments: Sequence[str], question: str = "") -> int:
     """Run the command line; its exit code. Users' mistakes are told in three parts, never as a traceback."""
     try:
-        code = command.main(list(arguments), prog_name="labmake", standalone_mode=False)
+        code = command.main(list(arguments), prog_name="labmake", standalone_mode=False, obj=question)
         return code if isinstance(code, int) else 0
     except LabmakeError as error:
         click.echo(f"error: {format_error(error)}", err=True)

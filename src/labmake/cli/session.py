@@ -21,7 +21,7 @@ from labmake.errors import LabmakeError, Misuse, NoRule, RuleError
 from labmake.executors.local import Local
 from labmake.executors.resources import this_machine
 from labmake.layout import Project, expand, experiment_of, experiments, find_project, generated_folder, short
-from labmake.loading import load
+from labmake.loading import LookedAt, load
 from labmake.model import Json, Rule
 from labmake.seams import RealClock
 from labmake.store.blobs import Blobs
@@ -115,9 +115,11 @@ def open_services(project: Project, known: Iterable[str], state: State) -> Servi
     blobs = Blobs(project.state / "store", state)
     code = CodeReader(project.root, stats.digest, _Memo(state))
 
+    looked = LookedAt()
+
     def read(name: str) -> RuleFile:
-        own = load(project, name)
-        general = load(project, "").rules if name else ()
+        own = load(project, name, looked)
+        general = book.file("").rules if name else ()
         return RuleFile(own.rules, own.groups, document_rules(project, name, (*own.rules, *_of(general, name))))
 
     def environment() -> str:
@@ -130,7 +132,11 @@ def open_services(project: Project, known: Iterable[str], state: State) -> Servi
             cached.append(environment())
         return cached[0]
 
-    return Services(project, state, blobs, stats, code, Rulebook(known, read), environment_once, clock)
+    book = Rulebook(known, read)
+    services = Services(project, state, blobs, stats, code, book, environment_once, clock)
+    services.looked, services.variables = looked.paths, looked.variables
+    services.began = clock.file_system_now(project.database.parent)
+    return services
 
 
 def _of(general: Iterable[Rule], experiment: str) -> Iterator[Rule]:

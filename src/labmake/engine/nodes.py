@@ -166,7 +166,7 @@ def _still_there(services: Services, options: Options, fact: Fact) -> Made | Wou
         return Made(wanted, "fresh", fact)
     if options.dry:
         for path in missing:
-            places.protect(services, path, wanted[path], fact, options.discard_edits)
+            places.protect(services, path, wanted[path], fact, False)
         there = all(services.blobs.has(wanted[path]) for path in missing)
         return WouldRun("restore", "its outputs are gone") if there else None
     placed = places.restore(services, {path: wanted[path] for path in missing}, fact, options.discard_edits)
@@ -251,7 +251,8 @@ def _from_store_or_run(
     """Restore an action's outputs, or run it; None if it has to be decided again because a source changed."""
     action = decided.action
     while True:
-        trace = None if forced else services.blobs.trace(action.digest)
+        before = services.ran.get(action.digest)  # by another node of the same action
+        trace = None if forced and before is None else services.blobs.trace(action.digest)
         if trace is not None:
             made = _restore(services, options, match, fact, decided, trace)
             if made is not None:
@@ -263,14 +264,18 @@ def _from_store_or_run(
         services.keep(action.text.encode())
         wanted = request(decided.options)
         order = {**job(services, match, action, decided.options, forced), "seconds": wanted.seconds}
+        if before is not None and not before["ok"]:
+            raise step_error(services, match, action, order, before)
         answer = yield Run(order, wanted, reason or "its action changed")
         if isinstance(answer, Again):
             continue
         if answer["ok"]:
+            services.ran[action.digest] = {"ok": True}
             return _record(services, options, match, decided, answer)
         if answer["why"] == "changed":
             services.sources_changed([one.origin for one in action.inputs if one.origin])
             return None
+        services.ran[action.digest] = answer
         raise step_error(services, match, action, order, answer)
 
 

@@ -9,10 +9,10 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from labmake.engine.services import Services
-from labmake.errors import Edited, StoreError
+from labmake.errors import Edited, LabmakeError, StoreError
 from labmake.layout import experiment_of, short
 from labmake.model import Digest, Fact, Stat
-from labmake.store.digest import digest_file, is_folder, parse_manifest, plain
+from labmake.store.digest import digest_file, is_folder, output_digest, parse_manifest, plain
 from labmake.store.place import place_file, place_folder, remove_empty_parents
 
 Placed = tuple[Digest, "Stat | dict[str, Stat]"]
@@ -100,6 +100,14 @@ def stamp(services: Services) -> str:
     return time.strftime("%Y-%m-%d-%H%M%S", time.localtime(services.clock.now()))
 
 
+def _holds(place: str, digest: Digest) -> bool:
+    """Whether exactly the file or folder with this digest lies at `place`."""
+    try:
+        return not os.path.islink(place) and output_digest(place) == digest
+    except (OSError, LabmakeError):
+        return False
+
+
 def _digest(place: str) -> Digest | None:
     try:
         executable = os.lstat(place).st_mode & 0o100
@@ -119,7 +127,7 @@ def protect(services: Services, path: str, digest: Digest | None, fact: Fact | N
         return
     if fact is not None and path in fact.outputs and as_placed(place, fact.outputs[path]):
         return
-    bad = list(_unknown(services, path, digest))
+    bad = list(_unknown(services, path, digest, fact))
     if not bad:
         return
     if discard:
@@ -129,14 +137,17 @@ def protect(services: Services, path: str, digest: Digest | None, fact: Fact | N
     raise _edited(services, path, bad)
 
 
-def _unknown(services: Services, path: str, digest: Digest | None) -> Iterator[str]:
-    """The project paths of files at a target's place whose content is nowhere else."""
+def _unknown(services: Services, path: str, digest: Digest | None, fact: Fact | None) -> Iterator[str]:
+    """The project paths of files at a target's place whose content is nowhere else.
+
+    In a folder only those count that belong to it, now or when it is `digest`: others are moved aside when it is placed.
+    """
     place = services.absolute(path)
     folder = path.endswith("/")
     if folder and os.path.isdir(place) and not os.path.islink(place):
-        ours: set[str] = set()
+        ours = set(fact.outputs[path][1]) if fact is not None and path in fact.outputs else set()
         if digest is not None and services.blobs.has(digest):
-            ours = {entry.path for entry in parse_manifest(services.blobs.read(digest))}
+            ours |= {entry.path for entry in parse_manifest(services.blobs.read(digest))}
         for name in walk(place):
             if name in ours and not _known(services, os.path.join(place, name)):
                 yield path + name
@@ -191,11 +202,11 @@ def set_aside(services: Services, path: str) -> Path:
 
 
 def remove(services: Services, fact: Fact) -> list[str]:
-    """Remove the targets of a fact that lie as they were placed; returns those that were removed."""
+    """Remove the targets of a fact that nobody edited; returns those that were removed. A touched file is not edited."""
     gone = []
     for path, placed in fact.outputs.items():
         place = services.absolute(path)
-        if not os.path.lexists(place) or not as_placed(place, placed):
+        if not os.path.lexists(place) or not (as_placed(place, placed) or _holds(place, placed[0])):
             continue
         if isinstance(placed[1], dict):
             for name in sorted(walk(place), reverse=True):

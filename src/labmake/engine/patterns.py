@@ -24,6 +24,7 @@ def parse(pattern: str) -> tuple[tuple[str, str], ...]:
             raise RuleError(
                 "a wildcard is written {name} or {name:regex}",
                 [("pattern", pattern), ("found", pattern[index : end + 1])],
+                ["a name is letters, digits and _, and begins with no digit"],
             )
         if start < index:
             pieces.append(("", pattern[start:index]))

@@ -84,7 +84,8 @@ def _try(services: Services, key: str) -> Asking:
 
 def _env(services: Services, name: str) -> Asking:
     yield from ()
-    return of_json(os.environ.get(name))
+    services.variables[name] = os.environ.get(name)
+    return of_json(services.variables[name])
 
 
 def _environment(services: Services, _: str) -> Asking:
@@ -135,6 +136,7 @@ def code_closure(services: Services, text: str) -> Closure:
 def _list(services: Services, folder: str) -> Asking:
     if not folder.startswith(f"{GENERATED}/"):
         try:
+            services.looked.add(services.absolute(folder))
             return of_json(sorted(os.listdir(services.absolute(folder))))
         except OSError:
             return Failed(NoRule(f"there is no folder {folder}", [("folder", folder)]), folder)
@@ -218,6 +220,7 @@ def _folder_files(
 def _worktree_files(services: Services, folder: str) -> Iterator[str]:
     """The files below a folder of the worktree; generated, hidden and cache folders are left out."""
     try:
+        services.looked.add(services.absolute(folder or "."))
         entries = sorted(os.scandir(services.absolute(folder or ".")), key=lambda entry: entry.name)
     except OSError:
         return
@@ -233,6 +236,7 @@ def _worktree_files(services: Services, folder: str) -> Iterator[str]:
 def folder_of_files(services: Services, path: str) -> Answer:
     """The answer for a folder of the worktree (or outside of it): its manifest is kept as a blob, its files are not."""
     absolute = services.absolute(path) if not path.startswith("/") else path.rstrip("/")
+    services.looked.update(base for base, _, _ in os.walk(absolute))
     data = render_manifest(scan_folder(absolute, services.stats.digest))
     return Answer(services.keep(data) + "/", data, absolute)
 

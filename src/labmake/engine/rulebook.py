@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -196,7 +197,7 @@ def nearest(path: str, patterns: Iterable[str], count: int = 3) -> list[str]:
     """The patterns that look most like `path`, best first."""
 
     def likeness(pattern: str) -> float:
-        return difflib.SequenceMatcher(None, path, fill(pattern, {})).ratio()
+        return difflib.SequenceMatcher(None, path, re.sub(r"\{[^{}]*\}", "", pattern)).ratio()
 
     return sorted(patterns, key=likeness, reverse=True)[:count]
 

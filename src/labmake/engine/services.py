@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 from labmake.engine.plan import Answer, Result
 from labmake.engine.rulebook import Rulebook
@@ -84,6 +84,15 @@ class Services:
     """The actions decided in this build, by node."""
     answers: dict[Key, Result] = field(default_factory=dict)
     """What is known of every key that was asked for in this build."""
+    ran: dict[Digest, dict[str, Any]] = field(default_factory=dict)
+    """The actions that ran in this build, with the worker's answer if one failed: no action runs twice in one."""
+
+    began: int = 0
+    """The file system's clock when the command began, in nanoseconds."""
+    looked: set[str] = field(default_factory=set)
+    """Absolute paths of files and folders that were looked at to read rules and to answer questions."""
+    variables: dict[str, str | None] = field(default_factory=dict)
+    """The environment variables that were asked for."""
 
     def known(self, key: Key) -> Result | None:
         """The answer to a key, if there is one already."""

@@ -1,10 +1,12 @@
 """Gear 1 of a null build: a snapshot of all that a command looked at, compared before anything else is imported.
 
-    state/gear1/<crc of the question>   marshal of (VERSION, question, variables, root, paths, stats, absent, told)
+    gear1/<crc of the question>   marshal of (VERSION, question, variables, root, placed, looked, absent, told)
 
 `question` is the working directory and the words of the command line, `variables` the environment variables that count,
-`paths` one NUL-joined text of paths relative to `root`, `stats` their (size, mtime_ns, inode) as one packed array,
-`absent` paths that were not there, `told` what the command says when nothing has changed.
+`placed` and `looked` are pairs of one NUL-joined text of paths relative to `root` and their stats as one packed array:
+(size, mtime_ns, inode) of targets, and with ctime_ns of files and folders that were read (an edit may put the mtime
+back; a target's ctime changes when its blob is linked elsewhere). `absent` are paths that were not there, `told` is
+what the command says when nothing has changed.
 
 Constraints: a null build of 100 000 steps has to cost little more than its stats, so this file imports nothing that is
 not built in, and compares bytes, not tuples. Decision: one snapshot per question, written after a build that failed
@@ -19,6 +21,9 @@ import sys
 import zlib
 
 VERSION = 1
+
+LARGE = 1 << 20
+"""As in store.stats, which this file does not import: bytes above which a step may see a file as a hard link."""
 
 FORKED = 50_000
 """Paths above which the stats are taken by two processes: threads do not help, stat holds the interpreter's lock."""
@@ -59,7 +64,7 @@ def unchanged(words: list[str], folder: str) -> str | None:
     asked = question(words, folder)
     try:
         with open(file_of(state, asked), "rb") as file:
-            version, same, variables, root, paths, stats, absent, told = marshal.loads(file.read())
+            version, same, variables, root, placed, looked, absent, told = marshal.loads(file.read())
     except (OSError, ValueError, EOFError, TypeError):
         return None
     if version != VERSION or same != asked:
@@ -69,7 +74,7 @@ def unchanged(words: list[str], folder: str) -> str | None:
             return None
     os.chdir(root)
     try:
-        same_now = _compare(os.fsdecode(paths).split("\0") if paths else [], stats)
+        same_now = _compare(looked[0], looked[1], 4) and _compare(placed[0], placed[1], 3)
     finally:
         os.chdir(folder)
     if not same_now or any(os.path.lexists(os.path.join(root, path)) for path in absent):
@@ -77,51 +82,62 @@ def unchanged(words: list[str], folder: str) -> str | None:
     return str(told)
 
 
-def _compare(paths: list[str], stats: bytes) -> bool:
+def _compare(text: bytes, stats: bytes, numbers: int) -> bool:
+    paths = os.fsdecode(text).split("\0") if text else []
     if len(paths) <= FORKED:
-        return packed(paths) == stats
+        return packed(paths, numbers) == stats
     half = len(paths) // 2
-    cut = half * 24
+    cut = half * numbers * 8
     child = os.fork()
     if child == 0:
-        os._exit(0 if packed(paths[:half]) == stats[:cut] else 1)
-    same = packed(paths[half:]) == stats[cut:]
+        os._exit(0 if packed(paths[:half], numbers) == stats[:cut] else 1)
+    same = packed(paths[half:], numbers) == stats[cut:]
     _, status = os.waitpid(child, 0)
     return same and status == 0
 
 
-def packed(paths: list[str]) -> bytes | None:
-    """(size, mtime_ns, inode) of each path, packed; None if one is not there."""
+def packed(paths: list[str], numbers: int) -> bytes | None:
+    """The stats of paths, packed: 3 or 4 `numbers` each; None if one is not there."""
     found = array.array("q")
     add, stat = found.append, os.lstat
     try:
-        for path in paths:
-            seen = stat(path)
-            add(seen.st_size)
-            add(seen.st_mtime_ns)
-            add(seen.st_ino)
+        if numbers == 3:
+            for path in paths:
+                seen = stat(path)
+                add(seen.st_size)
+                add(seen.st_mtime_ns)
+                add(seen.st_ino)
+        else:
+            for path in paths:
+                seen = stat(path)
+                found.extend(four(seen))
     except (OSError, ValueError):
         return None
     return found.tobytes()
 
 
+def four(seen: os.stat_result) -> tuple[int, int, int, int]:
+    """(size, mtime_ns, inode, ctime_ns) of what was looked at; of a large file, whose ctime links change, 0 for it."""
+    ctime = seen.st_ctime_ns if seen.st_size <= LARGE else 0
+    return seen.st_size, seen.st_mtime_ns, seen.st_ino, ctime
+
+
 def write(
     state: str,
     asked: str,
-    variables: list[tuple[str, str | None]],
+    variables: dict[str, str | None],
     root: str,
-    seen: dict[str, tuple[int, int, int]],
+    placed: dict[str, tuple[int, int, int]],
+    looked: dict[str, tuple[int, int, int, int]],
     absent: list[str],
     told: str,
 ) -> None:
-    """Keep the snapshot of a question: `seen` maps a path (relative to `root`, or absolute) to the stat that was seen."""
-    paths = sorted(seen)
-    stats = array.array("q")
-    for path in paths:
-        stats.extend(seen[path])
-    data = marshal.dumps(
-        (VERSION, asked, variables, root, os.fsencode("\0".join(paths)), stats.tobytes(), sorted(absent), told)
-    )
+    """Keep the snapshot of a question: paths (relative to `root`, or absolute) with the stats that were seen."""
+    parts = [
+        (os.fsencode("\0".join(stats)), array.array("q", [n for stat in stats.values() for n in stat]).tobytes())
+        for stats in (placed, looked)
+    ]
+    data = marshal.dumps((VERSION, asked, sorted(variables.items()), root, *parts, sorted(absent), told))
     target = file_of(state, asked)
     os.makedirs(os.path.dirname(target), exist_ok=True)
     beside = f"{target}.{os.getpid()}"

@@ -134,6 +134,7 @@ def pinned(services: Services, experiment: str) -> dict[str, str]:
     """The pins of an experiment: project path → hex. A copied experiment's pins are those of its twin."""
     file = hashes_file(experiment)
     try:
+        services.looked.add(services.absolute(file))
         text = (services.project.root / file).read_text(encoding="utf-8", errors="replace")
     except FileNotFoundError:
         return {}

@@ -42,8 +42,13 @@ class StatCache:
         self._clock = clock
         self._known: dict[str, FileStat] | None = None
         self._device = os.stat(root).st_dev
+        beside = state.path.parent
+        # A probe in the root would change its mtime, by which a listing of it is known.
+        self._probed = beside if os.stat(beside).st_dev == self._device else root
         self._reading = 0
         self._read_at = float("-inf")
+        self.used: dict[str, tuple[int, int, int, int] | None] = {}
+        """Every path that was asked for, with the stat of its digest; None if that is too young to be trusted."""
 
     def digest(self, path: str) -> Digest:
         """The plain digest of the file at a project path or an absolute path.
@@ -54,7 +59,9 @@ class StatCache:
             self._known = self._state.stats()
         absolute = os.path.join(self._root, path)
         known = self._known.get(path)
+        self.used[path] = None
         if known is not None and _seen(os.stat(absolute)) == known[:4]:
+            self.used[path] = known[:4]
             return known[4]
         now = self._now()
         digest, status = hash_file(absolute)
@@ -62,6 +69,7 @@ class StatCache:
         if max(status.st_mtime_ns, status.st_ctime_ns) < now - margin and _is_text(path):
             record = (*_seen(status), digest)
             self._known[path] = record
+            self.used[path] = record[:4]
             self._state.put_stats({path: record})
         elif known is not None:
             self.forget(path)
@@ -77,7 +85,7 @@ class StatCache:
         """A reading of the file system's clock, a few milliseconds old at most."""
         moment = time.monotonic()
         if moment - self._read_at > _CLOCK_SERVES:
-            self._reading = self._clock.file_system_now(self._root)
+            self._reading = self._clock.file_system_now(self._probed)
             self._read_at = moment
         return self._reading
 

@@ -1,0 +1,78 @@
+"""What a build looked at, with the stats that it saw: the content of gear 1's snapshot.
+
+A stat is taken from where the build took it: targets' from their facts, sources' from the stat cache. Of the rest (rule
+files, modules, listed folders, git's head, where packages are installed) it is taken now, and counts only if it lies
+before the command began, for then it is the one that was read.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+
+from labmake.engine.build import Build
+from labmake.engine.services import Services
+from labmake.engine.snapshot import four, write
+from labmake.layout import SCRIPTS
+from labmake.seams import GRANULARITY
+
+VARIABLES = ("PATH", "PYTHONPATH", "VIRTUAL_ENV", "LABMAKE_IN_STEP")
+"""Environment variables that decide what is found, beside those that plans and rule files ask for."""
+
+
+def keep_snapshot(services: Services, build: Build, asked: str, told: str) -> bool:
+    """Write the snapshot of a build that brought all it was asked for; False if something is too young to trust."""
+    placed = _placed(build)
+    looked: dict[str, tuple[int, int, int, int]] = {}
+    absent: list[str] = []
+    for path, known in services.stats.used.items():
+        if known is not None:
+            looked[path] = known
+        elif os.path.lexists(services.absolute(path)):
+            return False
+        else:
+            absent.append(path)
+    for path in _others(services, build):
+        try:
+            seen = four(os.lstat(path))
+        except OSError:
+            absent.append(path)
+            continue
+        if max(seen[1], seen[3]) >= services.began - GRANULARITY:
+            return False
+        looked.setdefault(path, seen)
+    variables = {name: os.environ.get(name) for name in VARIABLES} | services.variables
+    write(str(services.project.state), asked, variables, str(services.project.root), placed, looked, absent, told)
+    return True
+
+
+def _placed(build: Build) -> dict[str, tuple[int, int, int]]:
+    """The files of all targets with the stats with which they were placed."""
+    found: dict[str, tuple[int, int, int]] = {}
+    for made in build.outcome.made.values():
+        for path, (_, stats) in made.fact.outputs.items():
+            if isinstance(stats, dict):
+                found.update({path + name: tuple(stat) for name, stat in stats.items()})
+            else:
+                found[path] = stats
+    return found
+
+
+def _others(services: Services, build: Build) -> list[str]:
+    """Absolute paths whose state decided: everything but targets and digested files."""
+    root = str(services.project.root)
+    experiments = os.path.join(root, SCRIPTS)
+    paths = set(services.looked)
+    paths.update(os.path.join(root, folder) for folder in services.code.tree.listed)
+    paths.update(os.path.join(experiments, name) for name in services.rulebook.experiments)
+    paths.update((experiments, os.path.join(root, "rules.py"), os.path.join(str(services.project.state), "..", "HEAD")))
+    paths.update(entry for entry in sys.path if entry)
+    for name, module in list(sys.modules.items()):
+        file = getattr(module, "__file__", None)
+        if file and name.partition(".")[0] == "labmake":
+            paths.add(file)
+    for made in build.outcome.made.values():
+        for path in made.fact.outputs:
+            if path.endswith("/"):
+                paths.update(folder for folder, _, _ in os.walk(services.absolute(path)))
+    return sorted({os.path.realpath(path) for path in paths})
