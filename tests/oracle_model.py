@@ -1,4 +1,4 @@
-"""The oracle's model: what an ideal build of a pipeline makes, which steps it runs, which files lie there afterwards."""
+"""The oracle's model: what an ideal build makes, which steps it runs, which files lie there afterwards."""
 
 from __future__ import annotations
 
@@ -153,7 +153,7 @@ class Look:
         return result
 
     def group(self, keys: Sequence[tuple[str, bool]]) -> list[Data | None]:
-        """Answers of keys that are asked together, all of them whatever becomes of one; None for a tolerated failure."""
+        """Answers of keys that are asked together, all whatever becomes of one; None for a tolerated failure."""
         results: list[Data | NotMade | None] = []
         for key, tolerant in keys:
             try:

@@ -11,9 +11,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from labmake.documents.rules import document_rules
-from labmake.engine.build import Build, Executor
+from labmake.engine.build import Build
 from labmake.engine.patterns import wildcards
 from labmake.engine.rulebook import EXP, Match, Rulebook, RuleFile, nearest
+from labmake.engine.runner import Executor
 from labmake.engine.services import Options, Reporter, Services
 from labmake.environment.code_files import CodeReader
 from labmake.environment.distributions import environment_text, root_locks

@@ -13,42 +13,24 @@ from collections import deque
 from collections.abc import Callable, Generator, Iterable, Sequence
 from dataclasses import dataclass, field
 from types import FrameType
-from typing import Any, Protocol
+from typing import Any
 
 from labmake.data.slices import split_slice
 from labmake.engine.failures import disk_error
 from labmake.engine.inputs import needed_by
-from labmake.engine.nodes import Again, Made, Run, WouldRun, fact_text, parse_fact, visit
+from labmake.engine.nodes import Made, Run, WouldRun, fact_text, parse_fact, visit
 from labmake.engine.plan import Answer, Failed, Result, Unknown
 from labmake.engine.questions import inside_folder, of_file, question, slice_of
 from labmake.engine.rulebook import Match
+from labmake.engine.runner import Executor, Runner
 from labmake.engine.services import Options, Services
 from labmake.engine.sourcing import visit_source
 from labmake.errors import Cycle, DataChanged, LabmakeError, NoRule, NoSuchKey, StepFailed
-from labmake.executors.resources import Pool, Request
 from labmake.layout import GENERATED, experiment_of, short
 from labmake.model import Fact, Key
 
 COMMIT_EVERY = 256
 """Facts that are written together: a killed build loses at most so many, and finds their traces."""
-
-
-class Executor(Protocol):
-    """Runs jobs elsewhere; see executors.local."""
-
-    @property
-    def pool(self) -> Pool: ...
-    @property
-    def waiting(self) -> int: ...
-    @property
-    def running(self) -> list[dict[str, Any]]: ...
-    def submit(self, job: dict[str, Any], request: Request) -> None: ...
-    def start_ready(self) -> list[dict[str, Any]]: ...
-    def wait(self, timeout: float | None) -> list[tuple[dict[str, Any], dict[str, Any]]]: ...
-    def watch(self, descriptor: int) -> None: ...
-    def drop_waiting(self) -> None: ...
-    def kill(self) -> None: ...
-    def close(self) -> None: ...
 
 
 @dataclass(eq=False)
@@ -60,7 +42,6 @@ class Task:
     asked: tuple[Key, ...] = ()
     waiting: int = 0
     waiters: list[Task] = field(default_factory=list)
-    run: Run | None = None
 
 
 @dataclass
@@ -86,11 +67,9 @@ class Build:
     def __init__(self, services: Services, options: Options, executor: Callable[[], Executor]) -> None:
         self.services, self.options = services, options
         self.outcome = Outcome()
-        self._make_executor = executor
-        self._executor: Executor | None = None
+        self._runner: Runner[Task] = Runner(services, executor, _Signals.pipe()[0])
         self._tasks: dict[Key, Task] = {}
         self._ready: deque[tuple[Task, Any]] = deque()
-        self._running: dict[str, list[Task]] = {}
         self._facts = services.state.facts()
         self._pending: dict[str, str] = {}
         self._stopping = False
@@ -113,9 +92,7 @@ class Build:
 
     def close(self) -> None:
         """End the workers."""
-        if self._executor is not None:
-            self._executor.close()
-            self._executor = None
+        self._runner.close()
 
     def fact(self, node: str) -> Fact | None:
         """The recorded fact of a node."""
@@ -210,21 +187,18 @@ class Build:
                 self._step(*self._ready.popleft())
             if len(self._pending) >= COMMIT_EVERY:
                 self._commit()
-            executor = self._executor
-            if executor is not None:
-                if not self._stopping:
-                    for job in executor.start_ready():
-                        self.services.reporter.started(job["id"], job["why"])
-                self.services.reporter.planned(executor.waiting, len(executor.running))
-                if executor.running:
-                    for job, answer in executor.wait(None):
-                        self._finish(job, answer)
-                    continue
+            if self._stopping:
+                self._runner.stop_starting()
+            else:
+                self._runner.start()
+            if self._signals > 1:
+                self._runner.kill()
+            if self._runner.busy:
+                self._ready.extend(self._runner.wait())
+                continue
             if self._stopping or not self._tasks:
                 break
             self._break_cycle()
-        if self._stopping and self._executor is not None:
-            self._executor.drop_waiting()
 
     def _step(self, task: Task, value: Any) -> None:
         """Let a task go on until it waits or is done."""
@@ -347,33 +321,11 @@ class Build:
     def _submit(self, task: Task, run: Run) -> None:
         if self._stopping:
             return
-        if self._executor is None:
-            self._executor = self._make_executor()
-            self._executor.watch(_Signals.descriptor)
-        refusal = self._executor.pool.refusal(run.request)
+        refusal = self._runner.submit(task, run)
         if refusal is not None:
             refusal.where = self.services.rulebook.find(task.key[1:]).rule.where
             task.generator.close()
             self._done(task, self._failed_here(task.key, refusal))
-            return
-        task.run = run
-        action = run.job["action"]
-        if action in self._running:
-            self._running[action].append(task)
-            return
-        self._running[action] = [task]
-        self._executor.submit({**run.job, "why": run.why}, run.request)
-
-    def _finish(self, job: dict[str, Any], answer: dict[str, Any]) -> None:
-        """A worker has answered: its task goes on; tasks with the same action look for the trace."""
-        first, *others = self._running.pop(job["action"])
-        if self._signals > 1 and not answer["ok"]:
-            return  # it was stopped, it did not fail
-        if answer["ok"]:
-            self.services.blobs.learn([(key, kind, tuple(where)) for key, kind, where in answer["learned"]])
-            self.services.reporter.finished(job["id"], answer["seconds"], answer["left"])
-        self._ready.append((first, answer))
-        self._ready.extend((other, Again()) for other in others)
 
     def _interrupt(self) -> None:
         """The first signal stops starting, the second stops what runs."""
@@ -381,8 +333,6 @@ class Build:
         self._stopping = self.outcome.interrupted = True
         if self._signals == 1:
             self.services.reporter.note("interrupted: running steps are finished; again to stop them now")
-        elif self._executor is not None:
-            self._executor.kill()
 
     def _commit(self) -> None:
         if not self.options.dry:
@@ -405,25 +355,28 @@ def is_missing(result: object) -> bool:
 
 
 class _Signals:
-    """While it is entered, SIGINT and SIGTERM call `act`, and wake a select on `descriptor`."""
+    """While it is entered, SIGINT and SIGTERM call `act`, and wake a select on `pipe()[0]`."""
 
-    descriptor = -1
     _pipe: tuple[int, int] | None = None
 
     def __init__(self, act: Callable[[], None]) -> None:
         self.act = act
         self.before: dict[int, Any] = {}
 
-    def __enter__(self) -> None:
-        if _Signals._pipe is None:
-            _Signals._pipe = os.pipe()
-            for end in _Signals._pipe:
+    @classmethod
+    def pipe(cls) -> tuple[int, int]:
+        """The pipe that a signal writes to, made once: (to read from, to write to)."""
+        if cls._pipe is None:
+            cls._pipe = os.pipe()
+            for end in cls._pipe:
                 os.set_blocking(end, False)
-        _Signals.descriptor = _Signals._pipe[0]
+        return cls._pipe
+
+    def __enter__(self) -> None:
         try:
             for number in (signal.SIGINT, signal.SIGTERM):
                 self.before[number] = signal.signal(number, self._handle)
-            signal.set_wakeup_fd(_Signals._pipe[1], warn_on_full_buffer=False)
+            signal.set_wakeup_fd(_Signals.pipe()[1], warn_on_full_buffer=False)
         except ValueError:
             pass  # not the main thread: signals are another's business
 

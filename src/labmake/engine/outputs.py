@@ -140,7 +140,7 @@ def protect(services: Services, path: str, digest: Digest | None, fact: Fact | N
 def _unknown(services: Services, path: str, digest: Digest | None, fact: Fact | None) -> Iterator[str]:
     """The project paths of files at a target's place whose content is nowhere else.
 
-    In a folder only those count that belong to it, now or when it is `digest`: others are moved aside when it is placed.
+    In a folder only those count that belong to it, now or when it is `digest`: others are moved aside later.
     """
     place = services.absolute(path)
     folder = path.endswith("/")
@@ -202,7 +202,7 @@ def set_aside(services: Services, path: str) -> Path:
 
 
 def remove(services: Services, fact: Fact) -> list[str]:
-    """Remove the targets of a fact that nobody edited; returns those that were removed. A touched file is not edited."""
+    """Remove the targets of a fact that nobody edited; returns them. A file that was only touched was not edited."""
     gone = []
     for path, placed in fact.outputs.items():
         place = services.absolute(path)

@@ -11,7 +11,8 @@ from __future__ import annotations
 from dataclasses import replace
 
 from labmake.engine import outputs as places
-from labmake.engine.build import Build, Executor, is_missing
+from labmake.engine.build import Build, is_missing
+from labmake.engine.runner import Executor
 from labmake.engine.services import Services, Silent
 from labmake.errors import NoRule, TwoRules
 from labmake.layout import generated_folder

@@ -11,6 +11,7 @@ import socket
 import subprocess
 import sys
 from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -79,8 +80,11 @@ class Local:
         """Let `wait` also return when `descriptor` (of a signal) becomes readable."""
         self._selector.register(descriptor, selectors.EVENT_READ, None)
 
-    def start_ready(self) -> list[dict[str, Any]]:
-        """Start what fits, the most demanding first (a small step always finds room later); returns what started."""
+    def start_ready(self, grant: Callable[[dict[str, Any]], bool]) -> list[dict[str, Any]]:
+        """Start what fits, the most demanding first (a small step always finds room later); returns what started.
+
+        A job that `grant` does not let start is forgotten: who refused it knows when to submit it again.
+        """
         started = []
         for request in sorted(self._waiting, key=lambda r: (r.gpus, r.memory, r.cpus), reverse=True):
             jobs = self._waiting[request]
@@ -89,6 +93,9 @@ class Local:
                 if lease is None:
                     break
                 job = jobs.popleft()
+                if not grant(job):
+                    self.pool.give_back(lease)
+                    continue
                 self._send(job, lease)
                 started.append(job)
             if not jobs:
