@@ -53,6 +53,14 @@ def rename(history: History, rng: random.Random) -> str:
     return what
 
 
+def reshape(history: History, rng: random.Random) -> str:
+    if history.lenient:
+        return "nothing"
+    pipeline, what = pipelines.reshape(rng, history.pipeline)
+    history.set(pipeline)
+    return what
+
+
 def grow(history: History, rng: random.Random) -> str:
     draft = pipelines.resume(rng, history.pipeline, history.count)
     history.set(pipelines.grow(draft, 1))
@@ -174,7 +182,8 @@ def copy(history: History, rng: random.Random) -> str:
 
 def forget(history: History, rng: random.Random) -> str:
     """The state is disposable: without it nothing runs again."""
-    shutil.rmtree(history.root / ".git" / "labmake" / "state", ignore_errors=True)
+    for name in ["state"] + ["gear1"] * history.lenient:
+        shutil.rmtree(history.root / ".git" / "labmake" / name, ignore_errors=True)
     for name in history.world.known:
         history.world.known[name], history.world.fuzzy[name] = {}, set()
     return "the state folder is removed"
@@ -186,6 +195,7 @@ EDITS: dict[Callable[[History, random.Random], str], int] = {
     rule: 10,
     code: 6,
     rename: 4,
+    reshape: 3,
     grow: 3,
     drop: 4,
     missing: 1,

@@ -21,8 +21,8 @@ from oracle_running import Mismatch, differences, put, start, wait_for_the_end
 class History:
     """One project, and what is done to it, step by step; `story` tells it."""
 
-    def __init__(self, seed: int, kills: str, folder: Path) -> None:
-        self.seed, self.kind, self.folder = seed, kills, folder
+    def __init__(self, seed: int, kills: bool, lenient: bool, folder: Path) -> None:
+        self.seed, self.killing, self.lenient, self.folder = seed, kills, lenient, folder
         self.root = folder / "project"
         self.story: list[str] = []
         self.ran = self.kills = self.builds = 0
@@ -96,9 +96,9 @@ class History:
             targets = self._targets(rng)
         force = rng.random() < 0.1
         discard = rng.random() < (0.5 if self._has_edits() else 0.05)
-        if self.kind and rng.random() < 0.6:
+        if self.killing and rng.random() < 0.6:
             self._build_and_kill(rng, words, targets, discard)
-            if self.kind == "rough" and rng.random() < 0.5:
+            if not self.lenient and rng.random() < 0.5:
                 self._edit(rng)
                 targets = []
         experiments = [self.current]
@@ -178,7 +178,7 @@ class History:
         for name, (look, _) in looks.items():
             complete = not targets and len(names) == 1 and expected == 0
             tree, known = after(world, look, complete)
-            there = self.lying(name)
+            there = self.lying(name, temporary=self.lenient)
             if there != tree:
                 raise Mismatch(f"the files are not those of a clean build\n{differences(there, tree)}\n{printed}")
             for node in look.nodes.values():
@@ -253,6 +253,7 @@ class History:
         after_steps = rng.randrange(len(must) + len(may) + 1)
         delay = rng.random() * rng.choice([0.01, 0.05, 0.3])
         self.tell(f"labmake {' '.join(command)}   killed after {after_steps} steps and {delay * 1000:.0f} ms")
+        (self.folder / "killed").touch()
         pid, output = start(command, self.root, self.folder / "killed")
         ended = False
         while not ended and Path(world.log).read_bytes().count(b"\n") < after_steps:

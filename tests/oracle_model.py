@@ -42,9 +42,13 @@ class Pipeline:
 
 @dataclass(frozen=True)
 class Known:
-    """What the worktree should know of a node: its outputs as they were made last."""
+    """What the worktree should know of a node: its outputs as they were made last.
+
+    An `orphan` is a path that its rule no longer makes.
+    """
 
     outputs: Mapping[str, Data]
+    orphan: bool = False
 
 
 @dataclass
@@ -369,6 +373,8 @@ def after(world: World, look: Look, complete: bool) -> tuple[dict[str, bytes], d
         for path, data in node.outputs.items():
             tree = {k: v for k, v in tree.items() if not (k == path or (path[-1] == "/" and k.startswith(path)))}
             tree |= files_of(path, data)
+        before = known.get(node.name, Known({})).outputs
+        known |= {path: Known({path: data}, True) for path, data in before.items() if path not in node.outputs}
         known[node.name] = Known(node.outputs)
     if not complete:
         return tree, known
@@ -378,8 +384,10 @@ def after(world: World, look: Look, complete: bool) -> tuple[dict[str, bytes], d
     living = {path for node in look.nodes.values() for path in node.outputs or ()}
     gone = [node for node in known if node not in look.nodes and not _exists(probe, node)]
     for node in gone:
-        for path, data in known.pop(node).outputs.items():
-            if path not in living and lies(tree, path, data):
+        left = known.pop(node)
+        for path, data in left.outputs.items():
+            replaced = left.orphan and not tree.get(path, EDITED).startswith(EDITED)
+            if path not in living and (replaced or lies(tree, path, data)):
                 for file in files_of(path, data):
                     del tree[file]
     return tree, known

@@ -315,6 +315,29 @@ def _with_paths(rule: Rule, path: Callable[[str], str]) -> Rule:
     )
 
 
+def reshape(rng: random.Random, pipeline: Pipeline) -> tuple[Pipeline, str]:
+    """A rule with two outputs has them in another order, or only the first one from now on."""
+    number = next((n for n, rule in enumerate(pipeline.rules) if len(rule.outputs) == 2), None)
+    if number is None:
+        return pipeline, "nothing"
+    rule = pipeline.rules[number]
+    first, second = rule.outputs
+    rules = list(pipeline.rules)
+    if rng.random() < 0.5:
+        rules[number] = replace(rule, outputs=(second, first))
+        return replace(pipeline, rules=tuple(rules)), f"{second} comes before {first}"
+    rules[number] = replace(rule, outputs=(first,), op="head")
+    folder, other = second.split("/")[0] + "/", first.split("/")[0] + "/"
+
+    def path(text: str) -> str:
+        if folder != other:
+            return other + text[len(folder) :] if text.startswith(folder) else text
+        return first if text == second else text
+
+    rules = [r if n == number else _with_paths(r, path) for n, r in enumerate(rules)]
+    return replace(pipeline, rules=tuple(rules)), f"{second} is not made any more"
+
+
 def drop(rng: random.Random, pipeline: Pipeline) -> tuple[Pipeline, str]:
     """One rule fewer; what needs it can no longer be made, so the whole end of the pipeline goes at times."""
     if len(pipeline.rules) < 3:

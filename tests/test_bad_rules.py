@@ -243,7 +243,7 @@ def test_a_rule_file_that_ends_the_process_is_named_with_the_line(space: Space, 
         ("rule('data/b.txt', code=['src/nope.py'], run=sh('x'))", ("src/nope.py",)),
         ("rule('data/b.txt', environment='some', run=sh('x'))", ("environment= takes",)),
         # sources
-        ("source('data/x.csv', 'https://example.org/x.csv')", ("cannot fetch https://", "in a step")),
+        ("source('data/x.csv', 'ftp://example.org/x.csv')", ("cannot fetch ftp://", "in a step")),
         ("source('data/x.csv', 'data-raw/x.csv')", ("the source of data/x.csv is not there", "data-raw/x.csv")),
         ("source('data/x.csv', 'package:nosuchpkg/x.csv')", ("nosuchpkg is not installed",)),
         ("source('data/x.csv', 'scripts')", ("is a folder", "closing /")),

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from labmake.api import each, find, glob, group, plan, rule, source, step
     from labmake.engine.plan import env, listdir, need, read_csv, read_json, read_text
-    from labmake.recipes import py, r, script, sh
+    from labmake.recipes import julia, py, r, script, sh
 
 __version__ = "0.1.0"
 
@@ -20,6 +20,7 @@ __all__ = [
     "find",
     "glob",
     "group",
+    "julia",
     "listdir",
     "need",
     "plan",
@@ -38,7 +39,7 @@ __all__ = [
 _ROOMS = {
     "labmake.api": ("each", "find", "glob", "group", "plan", "rule", "source", "step"),
     "labmake.engine.plan": ("env", "listdir", "need", "read_csv", "read_json", "read_text"),
-    "labmake.recipes": ("py", "r", "script", "sh"),
+    "labmake.recipes": ("julia", "py", "r", "script", "sh"),
 }
 _HOMES = {name: room for room, names in _ROOMS.items() for name in names}
 

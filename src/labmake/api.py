@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePath
 from typing import Any, TypeVar
 
@@ -30,12 +30,13 @@ OPTIONS = {
     "environment": '"all" or "none"',
     "secrets": "a list of variables' names",
     "wrap": "a command",
+    "retries": "a number, 0 or more",
     "default": "True or False",
     "description": "a text",
 }
 """The reserved words beside `run`, with what they take."""
 
-LATER = frozenset("gpu_memory disk tokens memory_max retries executor batch checkpoint cache temp compare".split())
+LATER = frozenset("gpu_memory disk tokens memory_max executor batch checkpoint cache temp compare".split())
 """Words that are reserved so that no rule uses them as names, and that this version does not offer."""
 
 
@@ -50,6 +51,17 @@ class Loading:
     groups: dict[str, tuple[list[str], Where]] = field(default_factory=dict)
     waiting: list[Where] = field(default_factory=list)
     """Rules without run= that have not yet decorated a function."""
+    only: frozenset[int] | None = None
+    """The numbers of the rules that are needed, when the file is known to be the one that was read before."""
+    count: int = 0
+
+    def number(self, outputs: tuple[Any, ...]) -> int | None:
+        """The number of the declaration that comes now; None if it need not be read. One with wildcards always is."""
+        number = self.count
+        self.count += 1
+        if self.only is None or number in self.only or "{" in str(outputs):
+            return number
+        return None
 
 
 loading: Loading | None = None
@@ -67,7 +79,10 @@ def rule(*outputs: str | Mapping[str, str], run: Recipe | None = None, **words: 
 
     def add(recipe: Recipe) -> None:
         if into is not None:
-            into.rules.append(make_rule(into, _outputs(outputs, where), recipe, words, where))
+            number = into.number(outputs)
+            if number is not None:
+                made = make_rule(into, _outputs(outputs, where), recipe, words, where)
+                into.rules.append(replace(made, number=number))
 
     if run is not None:
         add(_at(where, check_recipe, run))
@@ -107,10 +122,10 @@ def plan(*outputs: str | Mapping[str, str], **options: Any) -> Callable[[F], F]:
             named = _outputs(outputs, where)
             patterns = _targets(named, into, where)
             _at(where, _check_options, options)
-            text = canonical(["plan", FORMAT, function.__name__, patterns])
-            into.rules.append(
-                Rule(patterns, into.experiment, where, digest_of(text.encode()), plan=function, options=options)
-            )
+            digest = digest_of(canonical(["plan", FORMAT, function.__name__, patterns]).encode())
+            made = Rule(patterns, into.experiment, where, digest, plan=function, options=options)
+            into.rules.append(replace(made, number=into.count))
+            into.count += 1
         return function
 
     return decorate
@@ -135,35 +150,64 @@ def step(*, run: Recipe, **words: Any) -> Step:
 def source(target: str, address: str, **options: Any) -> None:
     """Data from outside: `target` is a copy of the file or folder at `address`, pinned by its hash in hashes.txt.
 
-    `address` is a path (relative ones from the project's root), `~/…`, `file:///…`, or `package:name/path` for a file
-    that comes inside an installed Python package. A folder is written with a closing `/` on both sides.
+    `address` is a path (relative ones from the project's root), `~/…`, `file:///…`, `package:name/path` for a file that
+    comes inside an installed Python package, or `http://…`, `https://…` for a file that is fetched once. A folder is
+    written with a closing `/` on both sides.
     """
     where = _caller()
     if loading is None:
         return
-    scheme = address.partition(":")[0] if "://" in address else ""
-    if scheme not in ("", "file"):
-        raise RuleError(
-            f"source() cannot fetch {scheme}:// addresses in this version",
-            [("target", target), ("address", address)],
-            ["fetch it in a step, or give a file, a folder or package:name/path"],
-            where,
-        )
-    if target.endswith("/") != address.endswith("/"):
-        raise RuleError(
-            "a source is a file on both sides, or a folder with a closing / on both",
-            [("target", target), ("address", address)],
-            ["write both with a closing / for a folder, or both without for a file"],
-            where,
-        )
+    _at(where, _check_address, target, address)
     patterns = _targets({"out": target}, loading, where)
     if wildcards(patterns["out"]):
         raise RuleError("a source has no wildcards", [("target", target)], ["name one file, or a folder/"], where)
     _at(where, _check_options, options)
     text = canonical(["source", FORMAT, patterns, address])
-    loading.rules.append(
-        Rule(patterns, loading.experiment, where, digest_of(text.encode()), address=address, options=options)
-    )
+    made = Rule(patterns, loading.experiment, where, digest_of(text.encode()), address=address, options=options)
+    loading.rules.append(replace(made, number=loading.count))
+    loading.count += 1
+
+
+def _check_address(target: str, address: str) -> None:
+    """Raises RuleError for an address that no source can have."""
+    facts = [("target", target), ("address", address)]
+    scheme = address.partition(":")[0].lower() if "://" in address else ""
+    if scheme not in ("", "file", "http", "https"):
+        raise RuleError(
+            f"source() cannot fetch {scheme}:// addresses in this version",
+            facts,
+            ["fetch it in a step, or give an http(s) address, a file, a folder or package:name/path"],
+        )
+    if scheme in ("http", "https"):
+        if target.endswith("/"):
+            raise RuleError(
+                f"a source by {scheme} is one file",
+                facts,
+                ["write the target without the closing /; a rule can unpack an archive into a folder"],
+            )
+        if not _has_host(address):
+            raise RuleError("the address of a source names no host", facts, ["write https://host/path"])
+        if "@" in address.split("/")[2]:
+            raise RuleError(
+                "an address holds no password",
+                [("target", target)],
+                ["rules are published: fetch the data by hand, and give their path"],
+            )
+    elif target.endswith("/") != address.endswith("/"):
+        raise RuleError(
+            "a source is a file on both sides, or a folder with a closing / on both",
+            facts,
+            ["write both with a closing / for a folder, or both without for a file"],
+        )
+
+
+def _has_host(address: str) -> bool:
+    from urllib.parse import urlsplit
+
+    try:
+        return bool(urlsplit(address).hostname)
+    except ValueError:
+        return False
 
 
 def each(pattern: str, /, failed: object = planning.RAISE, **over: Any) -> Each:

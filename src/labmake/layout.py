@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 import socket
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -95,12 +96,27 @@ def generated_folder(experiment: str) -> str:
     return f"{GENERATED}/{experiment}" if experiment else GENERATED
 
 
+_OTHER = re.compile(r"(?!\.\.?:)((?:[^/:{}]|\{(?:[^{}]|\{[^{}]*\})*\})+):(?!//)(.+)", re.DOTALL)
+"""`<experiment>:path`; a colon in a wildcard's braces does not count, nor one after a slash or of a web address."""
+
+
+def split_experiment(path: str) -> tuple[str, str] | None:
+    """The experiment and the path that `<experiment>:path` names; None for a path without an experiment."""
+    found = _OTHER.fullmatch(path)
+    return (found[1], found[2]) if found else None
+
+
 def expand(path: str, experiment: str) -> str:
     """The project path that a path written in an experiment's script (or in rules.py, experiment "") means.
 
-    Short paths are generated, `./x` lies beside script.py, `/x` and `generated/…` are from the project's root.
-    Raises RuleError for a path that leaves the project.
+    Short paths are generated, `./x` lies beside script.py, `/x` and `generated/…` are from the project's root,
+    `<experiment>:path` is a path of another experiment. Raises RuleError for a path that leaves the project.
     """
+    other = split_experiment(path)
+    return _expand(path, experiment) if other is None else _expand(other[1], other[0])
+
+
+def _expand(path: str, experiment: str) -> str:
     if path.startswith("./"):
         base, rest = script_folder(experiment), path[2:]
     elif path.startswith("/"):

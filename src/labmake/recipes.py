@@ -1,4 +1,4 @@
-"""Recipes: what a step runs. `py`, `r`, `script` and `sh` make them."""
+"""Recipes: what a step runs. `py`, `r`, `julia`, `script` and `sh` make them."""
 
 from __future__ import annotations
 
@@ -33,6 +33,16 @@ def r(file: str, /, **params: object) -> Recipe:
     return Recipe("script", _text("r", file), interpreter="Rscript", params=parameters(params))
 
 
+JULIA = "julia --startup-file=no --project=."
+"""Julia with the packages of the project's Project.toml and Manifest.toml, which lie in the step folder, and without
+the user's startup.jl, which may change results."""
+
+
+def julia(file: str, /, **params: object) -> Recipe:
+    """A Julia script; it gets `name=path` arguments and LABMAKE_STEP, and the packages of the project's manifest."""
+    return Recipe("script", _text("julia", file), interpreter=JULIA, params=parameters(params))
+
+
 def script(file: str, interpreter: str, /, **params: object) -> Recipe:
     """A script in any language: run as `interpreter file name=path …` with LABMAKE_STEP set."""
     return Recipe("script", _text("script", file), interpreter=_text("script", interpreter), params=parameters(params))
@@ -50,7 +60,7 @@ def _text(recipe: str, value: object) -> str:
     raise RuleError(
         f"{recipe}() takes a text",
         [("type", type(value).__name__), ("given", repr(value)[:200])],
-        ['py("file.py:function"), r("file.R"), script("file", "interpreter"), sh("command")'],
+        ['py("file.py:function"), r("file.R"), julia("file.jl"), script("file", "interpreter"), sh("command")'],
     )
 
 
@@ -82,5 +92,5 @@ def check_recipe(value: object) -> Recipe:
     raise Misuse(
         "run= is no recipe",
         [("given", repr(value)[:200])],
-        ['write run=py("file.py:function"), r("file.R"), script("file", "interpreter") or sh("command")'],
+        ['write run=py("file.py:function"), r("file.R"), julia("file.jl"), script("file", "program") or sh("command")'],
     )

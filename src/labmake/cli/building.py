@@ -4,19 +4,24 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import click
 
+from labmake.cli.asking import Asking, budget_seconds
+from labmake.cli.events import VERSION, Events
+from labmake.cli.foreseen import send_foreseen, tell_foreseen
 from labmake.cli.progress import Progress
 from labmake.cli.session import Session, default_targets, resolve, session
 from labmake.engine.build import Build, Outcome
 from labmake.engine.reach import reachable, recipe_errors, sources
-from labmake.engine.services import Options
+from labmake.engine.services import Options, Services
 from labmake.engine.stale import remove_stale
+from labmake.engine.times import Times
 from labmake.engine.watched import keep_snapshot
-from labmake.errors import INTERRUPTED, DataChanged, LabmakeError, StepFailed, exit_code, format_error
+from labmake.engine.wave import Wave, keep_changed, keep_wave, spread
+from labmake.errors import INTERRUPTED, DataChanged, LabmakeError, StepFailed, exit_code
 from labmake.layout import short
 
 
@@ -33,8 +38,15 @@ class Wishes:
     discard_edits: bool = False
     yes: bool = False
     quiet: bool = False
+    json: bool = False
+    budget: str = "10m"
+    """How long a build may take without being asked for, as a duration."""
     question: str = ""
     """What gear 1 calls this command (see engine.snapshot); "" if it shall not answer it."""
+    changed: str | None = None
+    """The paths that gear 1 found changed, a line each; None if it could not tell."""
+    looked: Callable[[Services, Build], None] | None = None
+    """Called when the build has ended, however it did; for `labmake watch`."""
 
 
 def run_build(wishes: Wishes) -> int:
@@ -42,33 +54,88 @@ def run_build(wishes: Wishes) -> int:
     if wishes.discard_edits and not wishes.dry and not wishes.yes and sys.stdin.isatty():
         click.confirm("Edited outputs will be replaced (and set aside). Go on?", abort=True, err=True)
     start = time.monotonic()
-    progress = Progress(quiet=wishes.quiet)
-    with session(wishes.experiment, progress, words=wishes.targets) as opened:
-        progress.experiment = opened.experiment
-        targets = resolve(opened, wishes.targets) if wishes.targets else default_targets(opened)
-        if not targets:
-            click.echo(_nothing(opened), err=True)
-            return 0
-        build = opened.build(_options(opened, wishes, targets))
-        try:
-            errors = _bring(opened, build, targets)
-            if errors:
-                for error in errors:
-                    click.echo(f"error: {format_error(error)}", err=True)
-                return exit_code(errors)
-            outcome = build.outcome
-            complete = not wishes.targets and not wishes.dry and not outcome.failed and not outcome.interrupted
-            gone = remove_stale(opened.services, build, opened.experiment) if complete else []
-        finally:
-            build.close()
-            progress.end()
+    budget = budget_seconds(wishes.budget)
+    told = Events() if wishes.json else Progress(quiet=wishes.quiet)
+    try:
+        with session(wishes.experiment, told, words=wishes.targets) as opened:
+            told.experiment = opened.experiment
+            return _build(opened, wishes, told, budget, start)
+    except LabmakeError as error:
+        if isinstance(told, Events):
+            told.failed("", error)
+            told.summary({}, time.monotonic() - start, error.code)
+        raise
+
+
+def _build(opened: Session, wishes: Wishes, told: Progress | Events, budget: float, start: float) -> int:
+    wave = _wave(opened, wishes)
+    targets = wave.targets if wave is not None else _targets(opened, wishes)
+    options = _options(opened, wishes, targets)
+    if isinstance(told, Events):
+        about = {"experiment": opened.experiment, "targets": targets, "jobs": options.jobs, "dry": options.dry}
+        told.tell("build-started", version=VERSION, **about)
+    elif not targets and wave is None:
+        click.echo(_nothing(opened), err=True)
+        return 0
+    build = opened.build(options, wave)
+    times = _follow(build, told, budget, wishes.yes)
+    gone: list[str] = []
+    try:
+        errors = _bring(opened, build, targets, wave)
+        outcome = build.outcome
+        good = not (errors or outcome.failed or outcome.interrupted)
+        if good and not wishes.targets and not wishes.dry:
+            gone = remove_stale(opened.services, build, opened.experiment, None if wave is None else wave.nodes)
+        for error in errors:
+            told.failed("", error)
+    finally:
+        build.close()
+        told.end()
+        if wishes.looked is not None:
+            wishes.looked(opened.services, build)
+    code = INTERRUPTED if outcome.interrupted else exit_code([*errors, *outcome.failed.values()])
+    seconds = time.monotonic() - start
+    unseen = wave.total - len(outcome.made) if wave is not None and good else 0
+    if isinstance(told, Events):
+        _send(told, build, times, gone, len(errors), seconds, code)
+    elif not errors:
         for path in gone:
             click.echo(f"removed   {short(path, opened.experiment)}: it no longer exists", err=True)
-        _tell(opened, outcome, wishes, time.monotonic() - start)
-        good = not (wishes.dry or wishes.force or outcome.failed or outcome.interrupted)
-        if good and wishes.question:
-            keep_snapshot(opened.services, build, wishes.question, _up_to_date(len(outcome.made)))
-        return INTERRUPTED if outcome.interrupted else exit_code(outcome.failed.values())
+        if wishes.dry:
+            tell_foreseen(opened, build, times)
+        else:
+            _tell(outcome, unseen, seconds)
+    if good and wishes.question and not (wishes.dry or wishes.force or wishes.json):
+        said = _up_to_date(len(outcome.made) + unseen)
+        if wave is not None:
+            keep_changed(opened.services, build, wishes.question, said, bool(gone))
+        elif keep_snapshot(opened.services, build, wishes.question, said):
+            keep_wave(opened.services, build, wishes.question, targets)
+    return code
+
+
+def _wave(opened: Session, wishes: Wishes) -> Wave | None:
+    """What the paths that gear 1 found changed can reach; None if everything has to be looked at."""
+    if wishes.changed is None or not wishes.question or wishes.dry or wishes.force:
+        return None
+    wave = spread(opened.services, wishes.question, wishes.changed.split("\n"))
+    if wave is not None and wave.rules is not None:
+        opened.services.rulebook.narrow(wave.rules)
+    return wave
+
+
+def _targets(opened: Session, wishes: Wishes) -> list[str]:
+    return resolve(opened, wishes.targets) if wishes.targets else default_targets(opened)
+
+
+def _follow(build: Build, told: Progress | Events, budget: float, yes: bool) -> Times:
+    """Let what tells a build know the times that it expects, and tell a price above the budget."""
+    times = Times(build.services, build)
+    told.expected = times.expected
+    if isinstance(told, Progress):
+        told.foresee, told.learn = times.left, times.learn
+    build.agree = Asking(build, times, told, budget, yes)
+    return times
 
 
 def _options(opened: Session, wishes: Wishes, targets: Sequence[str]) -> Options:
@@ -93,9 +160,9 @@ def available_cpus() -> int:
     return os.cpu_count() or 1
 
 
-def _bring(opened: Session, build: Build, targets: Sequence[str]) -> list[LabmakeError]:
+def _bring(opened: Session, build: Build, targets: Sequence[str], wave: Wave | None) -> list[LabmakeError]:
     """Look ahead, bring the sources, then the targets; returns errors that were found before anything ran."""
-    ahead = reachable(opened.services, targets)
+    ahead = reachable(opened.services, targets, None if wave is None else wave.nodes)
     errors = recipe_errors(opened.services, ahead)
     if errors:
         return errors
@@ -113,11 +180,8 @@ def _nothing(opened: Session) -> str:
     return f"nothing to build: {where} has no rules without wildcards and no documents"
 
 
-def _tell(opened: Session, outcome: Outcome, wishes: Wishes, seconds: float) -> None:
-    if wishes.dry:
-        _tell_dry(opened, outcome)
-        return
-    made, restored, same = outcome.count("ran"), outcome.count("restored"), outcome.count("fresh")
+def _tell(outcome: Outcome, unseen: int, seconds: float) -> None:
+    made, restored, same = outcome.count("ran"), outcome.count("restored"), outcome.count("fresh") + unseen
     parts = [
         f"{made} made" if made else "",
         f"{restored} from the store" if restored else "",
@@ -136,21 +200,23 @@ def _tell(opened: Session, outcome: Outcome, wishes: Wishes, seconds: float) -> 
         click.echo("`labmake failures` shows what failed; what succeeded is kept", err=True)
 
 
+def _send(events: Events, build: Build, times: Times, gone: list[str], wrong: int, seconds: float, code: int) -> None:
+    """What `_tell` and tell_foreseen tell, as events."""
+    outcome = build.outcome
+    for path in gone:
+        events.target("removed", path)
+    send_foreseen(build, events, times)
+    counts = {
+        "made": outcome.count("ran"),
+        "restored": outcome.count("restored"),
+        "unchanged": outcome.count("fresh"),
+        "failed": len(outcome.failed) + wrong,
+        "skipped": len(outcome.skipped),
+        "would": len(outcome.would),
+        "unknown": len(outcome.unknown),
+    }
+    events.summary({**counts, "interrupted": outcome.interrupted}, seconds, code)
+
+
 def _up_to_date(count: int) -> str:
     return f"up to date: {count} target{'s' * (count != 1)}"
-
-
-def _tell_dry(opened: Session, outcome: Outcome) -> None:
-    """What would happen, honest about what is not known yet."""
-    for node, would in outcome.would.items():
-        word = "would run" if would.how == "run" else "would restore"
-        click.echo(f"{word.ljust(13)} {short(node, opened.experiment)}   {would.why}")
-    for node, after in outcome.unknown.items():
-        click.echo(
-            f"{'then, maybe'.ljust(13)} {short(node, opened.experiment)}   after {short(after, opened.experiment)}"
-        )
-    runs = sum(would.how == "run" for would in outcome.would.values())
-    unknown = f", then up to {len(outcome.unknown)} more that depend on their results" if outcome.unknown else ""
-    click.echo(
-        f"{runs} would run, {len(outcome.would) - runs} from the store, {outcome.count('fresh')} unchanged{unknown}"
-    )

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections import Counter
 
 import click
 
+from labmake.cli.following import follow_log, running_step
+from labmake.cli.keeping import acceptances
 from labmake.cli.session import Session, default_targets, resolve_one, session
 from labmake.engine.build import Build, Outcome
 from labmake.engine.jobs import failed_folder
@@ -71,6 +74,9 @@ def run_why(target: str, experiment: str | None) -> int:
             _tell_reasons(opened, build, node, outcome)
         else:
             click.echo(f"{name} is up to date: nothing it depends on has changed")
+            fact = build.fact(node)
+            for line in acceptances(opened.services, fact.action) if fact is not None else ():
+                click.echo(line)
     return 0
 
 
@@ -110,12 +116,19 @@ def _belongs(opened: Session, node: str) -> bool:
     return node.startswith(prefix)
 
 
-def run_logs(target: str, experiment: str | None) -> int:
-    """Print the log of a target's last run: of the failed one if it failed, else of what made it."""
+def run_logs(target: str, experiment: str | None, follow: bool = False) -> int:
+    """Print the log of a target's last run: of the failed one if it failed, else of what made it.
+
+    With `follow`, if its step runs now, print what it prints until it ends.
+    """
     with session(experiment, words=[target]) as opened:
         path = resolve_one(opened, target)[0]
         services = opened.services
         node = services.rulebook.find(path).node
+        step = running_step(services, node) if follow else None
+        if step is not None:
+            follow_log(services, step, sys.stdout.buffer)
+            return 0
         if node in services.state.failures():
             log = os.path.join(failed_folder(services, node), "log")
             if os.path.exists(log):
@@ -126,5 +139,7 @@ def run_logs(target: str, experiment: str | None) -> int:
         trace = services.blobs.trace(fact.action) if fact is not None and not fact.action.startswith("source") else None
         if trace is None:
             raise Misuse(f"{short(node, opened.experiment)} has no log", [], ["it was not made by a step here yet"])
+        for line in acceptances(services, trace.action):
+            click.echo(line, err=True)
         click.echo(services.blobs.read(trace.log), nl=False)
     return 0

@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import click
+from click.shell_completion import CompletionItem
 
 from labmake.errors import INTERRUPTED, LabmakeError, Misuse, StoreError, format_error
 
@@ -38,11 +39,18 @@ class _Group(click.Group):
             return "build", self.commands["build"], args
         return super().resolve_command(ctx, args)
 
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
+        """A first word may become a command, a target of `build` or an option of it."""
+        found = super().shell_complete(ctx, incomplete)
+        if incomplete.startswith("-"):
+            return [*found, *self.commands["build"].shell_complete(ctx, incomplete)]
+        return [*found, *(CompletionItem(target) for target in _complete(ctx, None, incomplete))]
+
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         own = {"--help", "--version", "-h"}
         if len(args) > 2 and args[0] in ("-e", "--experiment") and args[2] in self.commands:
             args = [args[2], *args[:2], *args[3:]]
-        if not args or (args[0].startswith("-") and args[0] not in own):
+        if (not args and not ctx.resilient_parsing) or (args and args[0].startswith("-") and args[0] not in own):
             args = ["build", *args]
         return super().parse_args(ctx, args)
 
@@ -53,11 +61,31 @@ def command() -> None:
     pass
 
 
-_EXPERIMENT = click.option("-e", "--experiment", metavar="EXP", help="The experiment, or a part of its name.")
+def _complete(context: click.Context, parameter: click.Parameter | None, incomplete: str) -> list[str]:
+    """The targets that a word may become."""
+    from labmake.cli.completing import complete_targets
+
+    return complete_targets(context, parameter, incomplete)
+
+
+def _complete_experiment(context: click.Context, parameter: click.Parameter, incomplete: str) -> list[str]:
+    """The experiments that a word may become."""
+    from labmake.cli.completing import complete_experiments
+
+    return complete_experiments(incomplete)
+
+
+_EXPERIMENT = click.option(
+    "-e",
+    "--experiment",
+    metavar="EXP",
+    help="The experiment, or a part of its name.",
+    shell_complete=_complete_experiment,
+)
 
 
 @command.command()
-@click.argument("targets", nargs=-1)
+@click.argument("targets", nargs=-1, shell_complete=_complete)
 @click.option("-j", "--jobs", type=click.IntRange(1), default=None, metavar="N", help="Steps at once (all processors).")
 @click.option("-n", "--dry-run", "dry", is_flag=True, help="Say what would be made, and make nothing.")
 @click.option("-f", "--force", is_flag=True, help="Run the targets' own steps again.")
@@ -65,13 +93,15 @@ _EXPERIMENT = click.option("-e", "--experiment", metavar="EXP", help="The experi
 @click.option("--discard-edits", is_flag=True, help="Replace edited outputs; they are set aside.")
 @click.option("-y", "--yes", is_flag=True, help="Answer yes to questions.")
 @click.option("-q", "--quiet", is_flag=True, help="Tell only failures and the end.")
+@click.option("--json", is_flag=True, help="Tell what happens as events on stdout, a JSON object a line.")
+@click.option("--budget", metavar="TIME", default="10m", envvar="LABMAKE_BUDGET", help="Ask before longer work (10m).")
 @_EXPERIMENT
 def build(jobs: int | None, **words: Any) -> int:
     """Bring TARGETS up to date (without any: the documents and all rules without wildcards of the experiment)."""
     from labmake.cli.building import Wishes, run_build
 
-    asked = click.get_current_context().find_root().obj
-    return run_build(Wishes(jobs=jobs or 0, question=asked or "", **words))
+    question, changed = click.get_current_context().find_root().obj
+    return run_build(Wishes(jobs=jobs or 0, question=question, changed=changed, **words))
 
 
 @command.command()
@@ -84,7 +114,7 @@ def status(experiment: str | None) -> int:
 
 
 @command.command()
-@click.argument("target")
+@click.argument("target", shell_complete=_complete)
 @_EXPERIMENT
 def why(target: str, experiment: str | None) -> int:
     """Why TARGET would be made again: what changed, old and new values, file and line."""
@@ -103,17 +133,89 @@ def failures(experiment: str | None) -> int:
 
 
 @command.command()
-@click.argument("target")
+@click.argument("target", shell_complete=_complete)
+@click.option("-f", "--follow", is_flag=True, help="If the step runs now, print what it prints until it ends.")
 @_EXPERIMENT
-def logs(target: str, experiment: str | None) -> int:
+def logs(target: str, follow: bool, experiment: str | None) -> int:
     """What TARGET's step printed when it last ran."""
     from labmake.cli.looking import run_logs
 
-    return run_logs(target, experiment)
+    return run_logs(target, experiment, follow)
 
 
 @command.command()
-@click.argument("targets", nargs=-1)
+@_EXPERIMENT
+def rules(experiment: str | None) -> int:
+    """Every rule of the experiment: what it makes, how, and where it is written."""
+    from labmake.cli.listing import run_rules
+
+    return run_rules(experiment)
+
+
+@command.command()
+@click.argument("targets", nargs=-1, shell_complete=_complete)
+@click.option("--format", "form", type=click.Choice(["mermaid", "dot"]), default="mermaid", help="The language.")
+@_EXPERIMENT
+def graph(targets: tuple[str, ...], form: str, experiment: str | None) -> int:
+    """The graph of TARGETS (what is built without any) and the steps that make them, as Mermaid or DOT."""
+    from labmake.cli.listing import run_graph
+
+    return run_graph(targets, form, experiment)
+
+
+@command.command()
+@click.argument("targets", nargs=-1, shell_complete=_complete)
+@click.option("-j", "--jobs", type=click.IntRange(1), default=None, metavar="N", help="Steps at once (all processors).")
+@_EXPERIMENT
+def watch(targets: tuple[str, ...], jobs: int | None, experiment: str | None) -> int:
+    """Build TARGETS, and again whenever something they were made from changes, until Ctrl-C."""
+    from labmake.cli.building import Wishes
+    from labmake.cli.watching import run_watch
+
+    return run_watch(Wishes(targets=targets, jobs=jobs or 0, experiment=experiment))
+
+
+@command.command()
+@click.argument("targets", nargs=-1, required=True, shell_complete=_complete)
+@click.option("-m", "--message", "reason", metavar="WHY", default="", help="Why the results still hold.")
+@_EXPERIMENT
+def keep(targets: tuple[str, ...], reason: str, experiment: str | None) -> int:
+    """Accept the results of TARGETS as they are although code or environment changed; who and why is recorded."""
+    from labmake.cli.keeping import run_keep
+
+    return run_keep(targets, reason, experiment)
+
+
+@command.command()
+@click.option("--keep-days", type=click.FloatRange(0), default=30, metavar="N", help="Keep what was used since (30).")
+@click.option("-n", "--dry-run", "dry", is_flag=True, help="Say what would be removed, and remove nothing.")
+@click.option("-y", "--yes", is_flag=True, help="Answer yes to questions.")
+def gc(keep_days: float, dry: bool, yes: bool) -> int:
+    """Remove what no worktree has and nobody used lately, after saying what and how much."""
+    from labmake.cli.collecting import run_gc
+
+    return run_gc(keep_days, dry, yes)
+
+
+@command.command()
+def doctor() -> int:
+    """Look at this machine and this project's store, and say what is wrong or could be better."""
+    from labmake.cli.doctoring import run_doctor
+
+    return run_doctor()
+
+
+@command.command()
+@click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
+def completion(shell: str) -> int:
+    """Print the script by which SHELL completes commands and targets."""
+    from labmake.cli.completing import run_completion
+
+    return run_completion(shell, command)
+
+
+@command.command()
+@click.argument("targets", nargs=-1, shell_complete=_complete)
 @_EXPERIMENT
 def restore(targets: tuple[str, ...], experiment: str | None) -> int:
     """Put back what was recorded for TARGETS (all); edited files are set aside."""
@@ -123,7 +225,7 @@ def restore(targets: tuple[str, ...], experiment: str | None) -> int:
 
 
 @command.command()
-@click.argument("targets", nargs=-1)
+@click.argument("targets", nargs=-1, shell_complete=_complete)
 @_EXPERIMENT
 def clean(targets: tuple[str, ...], experiment: str | None) -> int:
     """Remove generated files (of TARGETS) that can be restored from the store; edited files stay."""
@@ -141,15 +243,15 @@ def init(folder: str) -> int:
     return run_init(folder)
 
 
-def main(question: str = "") -> None:
-    """Run the process's command line and exit; `question` is what gear 1 calls it."""
-    sys.exit(run(sys.argv[1:], question))
+def main(question: str = "", changed: str | None = None) -> None:
+    """Run the process's command line and exit; gear 1 calls it `question` and found `changed` paths, a line each."""
+    sys.exit(run(sys.argv[1:], question, changed))
 
 
-def run(arguments: Sequence[str], question: str = "") -> int:
+def run(arguments: Sequence[str], question: str = "", changed: str | None = None) -> int:
     """Run the command line; its exit code. Users' mistakes are told in three parts, never as a traceback."""
     try:
-        code = command.main(list(arguments), prog_name="labmake", standalone_mode=False, obj=question)
+        code = command.main(list(arguments), prog_name="labmake", standalone_mode=False, obj=(question, changed))
         return code if isinstance(code, int) else 0
     except LabmakeError as error:
         click.echo(f"error: {format_error(error)}", err=True)

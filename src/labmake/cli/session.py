@@ -5,15 +5,16 @@ from __future__ import annotations
 import os
 import re
 import subprocess
+import sys
 from collections.abc import Iterable, Iterator, MutableMapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from labmake.documents.rules import document_rules
-from labmake.engine.build import Build
+from labmake.engine.build import Build, Reached
 from labmake.engine.patterns import wildcards
-from labmake.engine.rulebook import EXP, Match, Rulebook, RuleFile, nearest
+from labmake.engine.rulebook import EXP, Match, Rulebook, RuleFile, nearest, no_experiment
 from labmake.engine.runner import Executor
 from labmake.engine.services import Options, Reporter, Services
 from labmake.environment.code_files import CodeReader
@@ -21,11 +22,21 @@ from labmake.environment.distributions import environment_text, root_locks
 from labmake.errors import LabmakeError, Misuse, NoRule, RuleError
 from labmake.executors.local import Local
 from labmake.executors.resources import this_machine
-from labmake.layout import Project, expand, experiment_of, experiments, find_project, generated_folder, short
+from labmake.layout import (
+    Project,
+    expand,
+    experiment_of,
+    experiments,
+    find_project,
+    generated_folder,
+    short,
+    split_experiment,
+)
 from labmake.loading import LookedAt, load
 from labmake.model import Json, Rule
 from labmake.seams import RealClock
 from labmake.store.blobs import Blobs
+from labmake.store.gc import using
 from labmake.store.state import State
 from labmake.store.stats import StatCache
 
@@ -67,14 +78,14 @@ class Session:
     def project(self) -> Project:
         return self.services.project
 
-    def build(self, options: Options) -> Build:
-        """A build with these options, with workers on this machine."""
+    def build(self, options: Options, reached: Reached | None = None) -> Build:
+        """A build with these options, with workers on this machine; of what a change has `reached` alone, if given."""
 
         def workers() -> Executor:
             state = self.project.state
             return Local(state / "steps", state / "store", this_machine(options.jobs), options.jobs)
 
-        return Build(self.services, options, workers)
+        return Build(self.services, options, workers, reached)
 
 
 @contextmanager
@@ -98,15 +109,23 @@ def session(
     project = find_project(here)
     known = experiments(project)
     current = current_experiment(project, known, here, experiment, words)
-    state = State.open(project.database)
-    try:
-        services = open_services(project, known, state)
-        if reporter is not None:
-            services.reporter = reporter
-        yield Session(services, current, here)
-        state.commit()
-    finally:
-        state.close()
+    with using(project.state / "store", _wait_for_collection):
+        state = State.open(project.database)
+        try:
+            root = os.fsencode(project.root).hex()  # by which `labmake gc` knows that a worktree is gone
+            if state.memo_get("root") != root:
+                state.memo_put("root", root)
+            services = open_services(project, known, state)
+            if reporter is not None:
+                services.reporter = reporter
+            yield Session(services, current, here)
+            state.commit()
+        finally:
+            state.close()
+
+
+def _wait_for_collection() -> None:
+    sys.stderr.write("waiting until labmake gc has done\n")
 
 
 def open_services(project: Project, known: Iterable[str], state: State) -> Services:
@@ -118,8 +137,8 @@ def open_services(project: Project, known: Iterable[str], state: State) -> Servi
 
     looked = LookedAt()
 
-    def read(name: str) -> RuleFile:
-        own = load(project, name, looked)
+    def read(name: str, only: frozenset[int] | None) -> RuleFile:
+        own = load(project, name, looked, only)
         general = book.file("").rules if name else ()
         return RuleFile(own.rules, own.groups, document_rules(project, name, (*own.rules, *_of(general, name))))
 
@@ -248,9 +267,9 @@ def resolve_one(opened: Session, word: str) -> list[str]:
     groups = {**services.rulebook.file("").groups, **services.rulebook.file(experiment).groups}
     if word in groups:
         return list(groups[word][0])
-    other, colon, rest = word.partition(":")
-    if colon and other in services.rulebook.experiments:
-        return [expand(rest, other)]
+    other = split_experiment(word)
+    if other is not None and other[0] in services.rulebook.experiments:
+        return [expand(word, experiment)]
     found: list[str] = []
     inside = _from_here(opened, word)
     if inside is not None and inside.startswith("generated/") and _exists(services.rulebook, inside):
@@ -323,6 +342,9 @@ def _name(path: str) -> str:
 def no_target(opened: Session, word: str, inside: str | None) -> LabmakeError:
     """The error for a word that names no target."""
     experiment = opened.experiment
+    other = split_experiment(word)
+    if other is not None and opened.services.rulebook.experiments:
+        return no_experiment(word, other[0], opened.services.rulebook.experiments)
     patterns = {
         short(pattern, experiment): rule.where
         for rule in opened.services.rulebook.rules(experiment)

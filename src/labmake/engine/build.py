@@ -13,7 +13,7 @@ from collections import deque
 from collections.abc import Callable, Generator, Iterable, Sequence
 from dataclasses import dataclass, field
 from types import FrameType
-from typing import Any
+from typing import Any, Protocol
 
 from labmake.data.slices import split_slice
 from labmake.engine.failures import disk_error
@@ -61,19 +61,35 @@ class Outcome:
         return sum(made.how == how for made in self.made.values())
 
 
-class Build:
-    """One build. `executor` is made when the first step has to run."""
+class Reached(Protocol):
+    """What a change can reach, when everything else is known to be as it was; see engine.wave."""
 
-    def __init__(self, services: Services, options: Options, executor: Callable[[], Executor]) -> None:
+    @property
+    def nodes(self) -> frozenset[str]: ...
+    @property
+    def owners(self) -> dict[str, str]: ...
+
+
+class Build:
+    """One build. `executor` is made when a step has to run; with `reached`, facts answer for all other nodes."""
+
+    def __init__(
+        self, services: Services, options: Options, executor: Callable[[], Executor], reached: Reached | None = None
+    ) -> None:
         self.services, self.options = services, options
         self.outcome = Outcome()
         self._runner: Runner[Task] = Runner(services, executor, _Signals.pipe()[0])
+        self._reached = reached
         self._tasks: dict[Key, Task] = {}
         self._ready: deque[tuple[Task, Any]] = deque()
         self._facts = services.state.facts()
         self._pending: dict[str, str] = {}
         self._stopping = False
         self._signals = 0
+        self._decided: dict[str, Run] = {}
+        self._undiscussed: list[str] = []
+        self.agree: Callable[[list[str]], bool] | None = None
+        """Asked with the nodes that are now to run, when nothing more can be known until a step has; False stops."""
 
     # What a user asks for ----------------------------------------------------------------------------------------
 
@@ -98,6 +114,11 @@ class Build:
         """The recorded fact of a node."""
         text = self._facts.get(node)
         return parse_fact(text) if text is not None else None
+
+    @property
+    def left(self) -> dict[str, Run | None]:
+        """The nodes that are not done, with what shall run for them if that is decided."""
+        return {key[1:]: self._decided.get(key[1:]) for key in list(self._tasks) if key.startswith("@")}
 
     @property
     def recorded(self) -> list[str]:
@@ -140,6 +161,19 @@ class Build:
             return None
         return self._tasks.get(node) or self._add(node, self._visit(match))
 
+    def _is_settled(self, path: str, reached: Reached) -> bool:
+        """Answer a target that no change can reach from its fact."""
+        node = reached.owners.get(path, path)
+        fact = None if node in reached.nodes else self.fact(node)
+        if fact is None:
+            return False
+        if node not in self.outcome.made:
+            made = Made({target: digest for target, (digest, _) in fact.outputs.items()}, "fresh", fact)
+            self.outcome.made[node] = made
+            self.services.answers[f"@{node}"] = Answer(next(iter(made.outputs.values())))
+        self.services.answers[path] = self._of_made(path, self.outcome.made[node])
+        return True
+
     def _visit(self, match: Match) -> Generator[Any, Any, Any]:
         fact = self.fact(match.node)
         if match.rule.address:
@@ -168,16 +202,16 @@ class Build:
 
     def _of_node(self, path: str, match: Match) -> Result:
         """The answer for a target, or for a file inside a folder target, of a node that is done."""
-        result = self.services.answers[f"@{match.node}"]
         made = self.outcome.made.get(match.node)
-        if made is None:
-            return result
+        return self.services.answers[f"@{match.node}"] if made is None else self._of_made(path, made)
+
+    def _of_made(self, path: str, made: Made) -> Result:
         for output, digest in made.outputs.items():
             if path == output or path == output.rstrip("/"):
                 return Answer(digest)
             if output.endswith("/") and path.startswith(output):
                 return inside_folder(self.services, output, Answer(digest), path[len(output) :])
-        return result
+        raise AssertionError(f"{path} is no output of its node")
 
     # The loop ----------------------------------------------------------------------------------------------------
 
@@ -190,7 +224,7 @@ class Build:
             if self._stopping:
                 self._runner.stop_starting()
             else:
-                self._runner.start()
+                self._start_steps()
             if self._signals > 1:
                 self._runner.kill()
             if self._runner.busy:
@@ -245,11 +279,13 @@ class Build:
 
     def _node_done(self, node: str, result: Any) -> Result:
         """Record what a node came to; its answer for others."""
+        self._decided.pop(node, None)
         if isinstance(result, Made):
             self.outcome.made[node] = result
             self.services.state.drop_failures([node])
             text = fact_text(result.fact)
             if self._facts.get(node) != text:
+                self._note_use(node, result.fact.action)
                 self._facts[node] = self._pending[node] = text
             return Answer(next(iter(result.outputs.values())))
         if isinstance(result, WouldRun):
@@ -263,6 +299,15 @@ class Build:
             if result.root not in self.outcome.failed:
                 self._failed_here(result.root, result.error)  # a file or slice: no node of its own tells it
         return Failed(result.error, result.root)
+
+    def _note_use(self, node: str, now: str) -> None:
+        """Tell the store that what this worktree had until now was in use, unless it is still the action `now`."""
+        if self.options.dry or now in self._facts.get(node, now):
+            return
+        fact = self.fact(node)
+        if fact is not None:
+            outputs = [digest for digest, _ in fact.outputs.values()]
+            self.services.blobs.note_use(outputs if fact.action.startswith("source ") else [fact.action])
 
     def _failed_here(self, key: Key, error: LabmakeError) -> Failed:
         """An error that happened at this key: it is told once, and kept for `labmake failures`."""
@@ -318,9 +363,19 @@ class Build:
 
     # Running steps -----------------------------------------------------------------------------------------------
 
+    def _start_steps(self) -> None:
+        new, self._undiscussed = self._undiscussed, []
+        if new and self.agree is not None and not self.agree(new):
+            self._stopping = self.outcome.interrupted = True
+            self._runner.stop_starting()
+        else:
+            self._runner.start()
+
     def _submit(self, task: Task, run: Run) -> None:
         if self._stopping:
             return
+        self._decided[task.key[1:]] = run
+        self._undiscussed.append(task.key[1:])
         refusal = self._runner.submit(task, run)
         if refusal is not None:
             refusal.where = self.services.rulebook.find(task.key[1:]).rule.where
@@ -344,6 +399,7 @@ class Build:
         """Drop the facts of nodes that no longer exist."""
         gone = list(nodes)
         for node in gone:
+            self._note_use(node, "none")
             self._facts.pop(node, None)
         self.services.state.drop_facts(gone)
         self.services.state.commit()

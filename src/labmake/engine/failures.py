@@ -53,6 +53,15 @@ def step_error(
     return kind(what, facts, todo, match.rule.where)
 
 
+def may_pass(answer: dict[str, Any]) -> str:
+    """A failure that another attempt may not meet (`retries=`), in words; "" for one that it would: a step that ended
+    well without its output, a disk that is full."""
+    if answer["why"] == "exit":
+        status = answer["facts"]["status"]
+        return f"exit code {status}" if status >= 0 else f"killed by {_signal(-status)}"
+    return {"time": "its time was over", "worker": "its worker died"}.get(answer["why"], "")
+
+
 def disk_error(error: OSError) -> StoreError:
     """The error when the disk does not take or give something outside of a step."""
     return StoreError(
@@ -66,12 +75,16 @@ def _exit(name: str, status: int, facts: list[tuple[str, object]]) -> str:
     if status >= 0:
         facts.append(("exit code", status))
         return f"{name}: the step failed"
-    try:
-        word = signal.Signals(-status).name
-    except ValueError:
-        word = str(-status)
+    word = _signal(-status)
     facts.append(("signal", word))
     return f"{name}: the step was killed by {word}"
+
+
+def _signal(number: int) -> str:
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return str(number)
 
 
 def _output(name: str, details: dict[str, Any], facts: list[tuple[str, object]]) -> str:

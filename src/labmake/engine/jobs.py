@@ -107,7 +107,12 @@ def _there(target: str) -> list[int] | None:
 
 def failed_folder(services: Services, node: str) -> str:
     """Where the step folder and log of a failed step are kept."""
-    return str(services.project.state / "failed" / hashlib.sha256(node.encode()).hexdigest()[:16])
+    return str(services.project.state / "failed" / failure_name(node))
+
+
+def failure_name(node: str) -> str:
+    """The name of the folder in which a failed step of a node is kept."""
+    return hashlib.sha256(node.encode()).hexdigest()[:16]
 
 
 def request(options: Mapping[str, Any]) -> Request:

@@ -19,7 +19,7 @@ from typing import Any
 from labmake.engine import inputs as asking
 from labmake.engine import outputs as places
 from labmake.engine.actions import bind, compose
-from labmake.engine.failures import step_error
+from labmake.engine.failures import may_pass, step_error
 from labmake.engine.inputs import Group, NotAnswered
 from labmake.engine.jobs import check_holes, job, request
 from labmake.engine.plan import AfterRun, Answer, Context, Failed, ReadFailed, Result, Unknown, replay
@@ -249,7 +249,7 @@ def _from_store_or_run(
     services: Services, options: Options, match: Match, fact: Fact | None, decided: Decided, reason: str, forced: bool
 ) -> Asking:
     """Restore an action's outputs, or run it; None if it has to be decided again because a source changed."""
-    action = decided.action
+    action, tried = decided.action, 0
     while True:
         before = services.ran.get(action.digest)  # by another node of the same action
         trace = None if forced and before is None else services.blobs.trace(action.digest)
@@ -275,8 +275,17 @@ def _from_store_or_run(
         if answer["why"] == "changed":
             services.sources_changed([one.origin for one in action.inputs if one.origin])
             return None
+        tried += 1
+        passing = may_pass(answer)
+        if passing and tried <= decided.options.get("retries", 0):
+            name = short(match.node, match.experiment)
+            services.reporter.note(f"again     {name}: attempt {tried} failed, {passing}")
+            continue
         services.ran[action.digest] = answer
-        raise step_error(services, match, action, order, answer)
+        error = step_error(services, match, action, order, answer)
+        if tried > 1:
+            error.facts.append(("attempts", tried))
+        raise error
 
 
 def _restore(

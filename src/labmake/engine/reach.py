@@ -6,7 +6,7 @@ planned for it; a rule that plans may need any source of its experiment, and wha
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from typing import Any
 
 from labmake.data.slices import split_slice
@@ -21,13 +21,16 @@ from labmake.layout import GENERATED, expand
 from labmake.model import Each, Find
 
 
-def reachable(services: Services, targets: Iterable[str]) -> list[Match]:
-    """One match of every rule that targets may need."""
+def reachable(services: Services, targets: Iterable[str], among: Collection[str] | None = None) -> list[Match]:
+    """One match of every rule that targets may need; `among` these paths alone, if given."""
     found: dict[tuple[str, str], Match] = {}
     waiting = [path for path in targets if path.startswith(f"{GENERATED}/")]
     while waiting:
+        path = waiting.pop()
+        if among is not None and path not in among:
+            continue
         try:
-            match = services.rulebook.find(waiting.pop())
+            match = services.rulebook.find(path)
         except LabmakeError:
             continue  # told, with its context, when it is asked for
         key = (match.rule.digest, match.experiment)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 
@@ -74,17 +74,19 @@ class _Table:
 class Rulebook:
     """Finds the one rule of a path. `load(experiment)` reads a rule file; "" is rules.py."""
 
-    def __init__(self, known: Iterable[str], load: Callable[[str], RuleFile]) -> None:
+    def __init__(self, known: Iterable[str], load: Callable[[str, frozenset[int] | None], RuleFile]) -> None:
         self.experiments = list(known)
         self._load = load
         self._files: dict[str, RuleFile] = {}
+        self._only: dict[str, frozenset[int]] | None = None
         self._tables: dict[str, tuple[_Table, _Table]] = {}
         self._found: dict[str, Match] = {}
 
     def file(self, experiment: str) -> RuleFile:
         """The loaded rule file of an experiment. Raises RuleError if it cannot be loaded."""
         if experiment not in self._files:
-            self._files[experiment] = self._load(experiment)
+            only = None if self._only is None else self._only.get(experiment, frozenset())
+            self._files[experiment] = self._load(experiment, only)
         return self._files[experiment]
 
     def rules(self, experiment: str) -> list[Rule]:
@@ -104,8 +106,31 @@ class Rulebook:
             return False
         return True
 
+    def narrow(self, numbers: dict[str, frozenset[int]]) -> None:
+        """Read only the rules with these numbers, by rule file: the files are known to be those that were read before.
+
+        Should another rule be needed after all, all are read.
+        """
+        self._only = numbers
+        self._forget()
+
+    def _forget(self) -> None:
+        self._files.clear()
+        self._tables.clear()
+        self._found.clear()
+
     def find(self, path: str) -> Match:
         """The match of a generated path. Raises NoRule (with the nearest patterns) or TwoRules."""
+        try:
+            return self._find(path)
+        except NoRule:
+            if self._only is None:
+                raise
+            self._only = None
+            self._forget()
+            return self._find(path)
+
+    def _find(self, path: str) -> Match:
         if path in self._found:
             return self._found[path]
         experiment = experiment_of(path)
@@ -174,11 +199,7 @@ class Rulebook:
 
     def _no_rule(self, path: str, experiment: str) -> NoRule:
         if experiment_of(path) not in (experiment, None):
-            return NoRule(
-                f"the experiment of {path} is not in this worktree",
-                [("experiment", experiment_of(path)), ("has", ", ".join(self.experiments) or "none")],
-                ["check out its branch, or correct the name"],
-            )
+            return no_experiment(path, experiment_of(path) or "", self.experiments)
         patterns = {p: rule for rule in self.rules(experiment) for p in rule.outputs.values()}
         facts: list[tuple[str, object]] = []
         for pattern in nearest(path, patterns):
@@ -191,6 +212,26 @@ class Rulebook:
         if "#" in path:
             advice = "a slice (file#key) is taken of a .json, .csv or .tsv file"
         return NoRule(f"no rule makes {short(path, experiment)}", [("target", path), *facts], [advice])
+
+
+def no_experiment(written: str, name: str, known: Sequence[str]) -> NoRule:
+    """The error for a path of an experiment that is not in this worktree."""
+    near = difflib.get_close_matches(name, known, 3, 0.5)
+    rest = [other for other in known if other not in near]
+    shown = [*near, *rest][:12] + ([f"and {len(known) - 12} more"] if len(known) > 12 else [])
+    return NoRule(
+        f"there is no experiment {name} in this worktree",
+        [("path", written), ("there are", "\n".join(shown) if len(shown) > 1 else "".join(shown) or "none")],
+        [
+            "correct the name, or check out the branch that has it: its results are made here from its script",
+            "what an experiment has published cannot be taken in this version; that comes later",
+            *(
+                ["a file whose own name has a colon has to lie in a folder: data/a:b.csv"]
+                if not name[:4].isdigit()
+                else []
+            ),
+        ],
+    )
 
 
 def nearest(path: str, patterns: Iterable[str], count: int = 3) -> list[str]:

@@ -42,7 +42,7 @@ class Executor(Protocol):
 
 
 class Runner(Generic[T]):
-    """The steps of one build that run or wait for it; a `T` waits for a step. The executor is made when it is needed."""
+    """The steps of one build that run or wait for it; a `T` waits for a step. The executor is made when needed."""
 
     def __init__(self, services: Services, make: Callable[[], Executor], wake: int) -> None:
         self._services, self._make, self._wake = services, make, wake
@@ -113,7 +113,7 @@ class Runner(Generic[T]):
                 continue  # it was stopped, it did not fail
             if answer["ok"]:
                 self._services.blobs.learn([(key, kind, tuple(where)) for key, kind, where in answer["learned"]])
-                self._services.reporter.finished(job["id"], answer["seconds"], answer["left"])
+                self._services.reporter.finished(job["id"], answer["seconds"], answer["left"], answer["peak"])
             resumed.append((first, answer))
             resumed.extend((other, Again()) for other in others)
         while self._freed:

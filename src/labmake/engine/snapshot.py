@@ -20,6 +20,10 @@ import os
 import sys
 import zlib
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
 VERSION = 1
 
 LARGE = 1 << 20
@@ -56,44 +60,77 @@ def file_of(state: str, asked: str) -> str:
     return os.path.join(state, "gear1", f"{zlib.crc32(asked.encode('utf-8', 'surrogateescape')):08x}")
 
 
-def unchanged(words: list[str], folder: str) -> str | None:
-    """What to tell if nothing has changed since the question was last answered; None if that is not known."""
+def look(words: list[str], folder: str) -> tuple[str | None, list[str] | None]:
+    """What to tell if nothing has changed since the question was last answered, else None and the paths that changed.
+
+    (None, None) if that is not known, or something changed that is no single file.
+    """
     state = state_folder(folder)
-    if state is None:
-        return None
     asked = question(words, folder)
-    try:
-        with open(file_of(state, asked), "rb") as file:
-            version, same, variables, root, placed, looked, absent, told = marshal.loads(file.read())
-    except (OSError, ValueError, EOFError, TypeError):
-        return None
-    if version != VERSION or same != asked:
-        return None
-    for name, value in variables:
-        if os.environ.get(name) != value:
-            return None
+    kept = read(state, asked) if state is not None else None
+    if kept is None:
+        return None, None
+    _, _, variables, root, placed, looked, absent, told = kept
+    if any(os.environ.get(name) != value for name, value in variables):
+        return None, None
+    if any(os.path.lexists(os.path.join(root, path)) for path in absent):
+        return None, None
     os.chdir(root)
     try:
-        same_now = _compare(looked[0], looked[1], 4) and _compare(placed[0], placed[1], 3)
+        changed = _changed(looked[0], looked[1], 4) + _changed(placed[0], placed[1], 3)
     finally:
         os.chdir(folder)
-    if not same_now or any(os.path.lexists(os.path.join(root, path)) for path in absent):
+    return (None, changed) if changed else (told, None)
+
+
+def read(state: str, asked: str) -> "tuple[Any, ...] | None":
+    """The snapshot of a question as `write` kept it; None if there is none."""
+    try:
+        with open(file_of(state, asked), "rb") as file:
+            kept = marshal.loads(file.read())
+        return kept if kept[:2] == (VERSION, asked) and len(kept) == 8 else None
+    except (OSError, ValueError, EOFError, TypeError):
         return None
-    return str(told)
 
 
-def _compare(text: bytes, stats: bytes, numbers: int) -> bool:
+def _changed(text: bytes, stats: bytes, numbers: int) -> list[str]:
+    """The paths whose stats are not the kept ones."""
     paths = os.fsdecode(text).split("\0") if text else []
-    if len(paths) <= FORKED:
-        return packed(paths, numbers) == stats
-    half = len(paths) // 2
-    cut = half * numbers * 8
-    child = os.fork()
-    if child == 0:
-        os._exit(0 if packed(paths[:half], numbers) == stats[:cut] else 1)
-    same = packed(paths[half:], numbers) == stats[cut:]
-    _, status = os.waitpid(child, 0)
-    return same and status == 0
+    if len(paths) > FORKED:
+        half = len(paths) // 2
+        cut = half * numbers * 8
+        child = os.fork()
+        if child == 0:
+            os._exit(0 if packed(paths[:half], numbers) == stats[:cut] else 1)
+        changed = _differing(paths[half:], stats[cut:], numbers)
+        _, status = os.waitpid(child, 0)
+        return changed if status == 0 else changed + _differing(paths[:half], stats[:cut], numbers)
+    return _differing(paths, stats, numbers)
+
+
+def _differing(paths: list[str], stats: bytes, numbers: int) -> list[str]:
+    """As _changed, by halves: a few changes among many cost a few comparisons of bytes."""
+    now = packed(paths, numbers)
+    if now == stats:
+        return []
+    if len(paths) == 1:
+        return paths
+    if now is None:
+        half = len(paths) // 2
+        cut = half * numbers * 8
+        return _differing(paths[:half], stats[:cut], numbers) + _differing(paths[half:], stats[cut:], numbers)
+    size = numbers * 8
+    ranges, changed = [(0, len(paths))], []
+    while ranges:
+        start, end = ranges.pop()
+        if now[start * size : end * size] == stats[start * size : end * size]:
+            continue
+        if end - start == 1:
+            changed.append(paths[start])
+        else:
+            middle = (start + end) // 2
+            ranges += [(start, middle), (middle, end)]
+    return changed
 
 
 def packed(paths: list[str], numbers: int) -> bytes | None:
@@ -138,9 +175,20 @@ def write(
         for stats in (placed, looked)
     ]
     data = marshal.dumps((VERSION, asked, sorted(variables.items()), root, *parts, sorted(absent), told))
-    target = file_of(state, asked)
+    keep(file_of(state, asked), data)
+
+
+def keep(target: str, data: bytes) -> None:
+    """Write a file so that it appears whole or not at all."""
     os.makedirs(os.path.dirname(target), exist_ok=True)
     beside = f"{target}.{os.getpid()}"
     with open(beside, "wb") as file:
         file.write(data)
     os.replace(beside, target)
+
+
+def unpacked(kept: "tuple[bytes, bytes]", numbers: int) -> "dict[str, tuple[int, ...]]":
+    """The stats of a snapshot's part by path."""
+    paths = os.fsdecode(kept[0]).split("\0") if kept[0] else []
+    flat = array.array("q", kept[1])
+    return {path: tuple(flat[i * numbers : (i + 1) * numbers]) for i, path in enumerate(paths)}

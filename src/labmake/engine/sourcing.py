@@ -1,7 +1,7 @@
 """Sources: data from outside, copied to their target and pinned by hash in the experiment's hashes.txt.
 
 A source whose data are not what hashes.txt records stops the build before it computes: sources that targets may need
-are brought first (see reach).
+are brought first (see reach). Files and folders are looked at each time; what lies in the web is in engine.fetching.
 """
 
 from __future__ import annotations
@@ -12,24 +12,31 @@ from collections.abc import Generator, Sequence
 from pathlib import Path
 from typing import Any
 
-from labmake.data import hashes
 from labmake.engine import outputs as places
-from labmake.engine.nodes import Made, WouldRun
+from labmake.engine import pins
+from labmake.engine.fetching import is_web, visit_fetched
+from labmake.engine.nodes import Made, Run, WouldRun
 from labmake.engine.plan import Answer, Failed, Result
 from labmake.engine.rulebook import Match
 from labmake.engine.services import Options, Services
-from labmake.errors import DataChanged, LabmakeError, RuleError
+from labmake.errors import LabmakeError, RuleError
 from labmake.layout import script_folder, short
 from labmake.model import Digest, Fact, Key
 from labmake.store.digest import hex_of, parse_manifest, plain
 
-HASHES = "hashes.txt"
-
 
 def visit_source(
     services: Services, options: Options, match: Match, fact: Fact | None
-) -> Generator[Sequence[Key], Sequence[Result], Any]:
+) -> Generator[Sequence[Key] | Run, Any, Any]:
     """Bring a source's target up to date: compare the data with the pin, copy them, pin them if they are not yet."""
+    if is_web(match.rule.address):
+        return (yield from visit_fetched(services, options, match, fact))
+    return (yield from _visit_local(services, options, match, fact))
+
+
+def _visit_local(
+    services: Services, options: Options, match: Match, fact: Fact | None
+) -> Generator[Sequence[Key], Sequence[Result], Any]:
     address = match.rule.address
     try:
         path = locate(address, services.project.root, match.experiment)
@@ -41,10 +48,11 @@ def visit_source(
         raise
     assert isinstance(result, Answer)
     digest = result.digest
-    pins = _check(services, match, digest, result)
     target = match.node
+    found = _hashes(target, digest, result)
+    pins.check(services, match, found)
     if fact is not None and fact.outputs.get(target, ("",))[0] == digest and not places.touched(services, fact):
-        _pin(services, options, match, pins)
+        pins.pin(services, options, match, found)
         return Made({target: digest}, "fresh", fact)
     places.protect(services, target, digest, fact, options.discard_edits and not options.dry)
     if options.dry:
@@ -52,7 +60,7 @@ def visit_source(
     _store(services, digest, result)
     placed = places.restore(services, {target: digest}, fact, options.discard_edits)
     assert placed is not None
-    _pin(services, options, match, pins)
+    pins.pin(services, options, match, found)
     services.reporter.restored(target)
     groups = (((path, digest),),)
     return Made({target: digest}, "restored", Fact(target, match.rule.digest, groups, f"source {digest}", placed))
@@ -93,82 +101,8 @@ def _store(services: Services, digest: Digest, result: Answer) -> None:
             services.blobs.put_copy(os.path.join(result.origin, entry.path), entry.value)
 
 
-def _check(services: Services, match: Match, digest: Digest, result: Answer) -> dict[str, str]:
-    """name → hex of every file of a source, after comparing them with the pins. Raises DataChanged."""
-    target = match.node
+def _hashes(target: str, digest: Digest, result: Answer) -> dict[str, str]:
+    """project path → hex of every file of a source."""
     if result.data is None:
-        found = {target: hex_of(digest)}
-    else:
-        found = {target + e.path: hex_of(e.value) for e in parse_manifest(result.data) if e.kind in "fx"}
-    recorded = pinned(services, match.experiment)
-    known = {n: h for n, h in recorded.items() if n == target or (target.endswith("/") and n.startswith(target))}
-    differing = sorted(n for n in {*known, *found} if known.get(n) != found.get(n)) if known else []
-    if differing:
-        first = differing[0]
-        raise DataChanged(
-            f"the data of {short(target, match.experiment)} are not what {HASHES} records",
-            [
-                ("source", match.rule.address),
-                ("file", first),
-                ("recorded", known.get(first, "no such file")),
-                ("found", found.get(first, "no such file")),
-                ("differing", f"{len(differing)} of {len(found)} files"),
-            ],
-            [
-                "bring the recorded data back,",
-                f"or accept these: delete the lines of {short(target, match.experiment)} in "
-                f"{hashes_file(match.experiment)} and build again",
-            ],
-            match.rule.where,
-        )
-    return found
-
-
-def hashes_file(experiment: str) -> str:
-    """The project path of an experiment's hashes.txt."""
-    folder = script_folder(experiment)
-    return f"{folder}/{HASHES}" if folder else HASHES
-
-
-def pinned(services: Services, experiment: str) -> dict[str, str]:
-    """The pins of an experiment: project path → hex. A copied experiment's pins are those of its twin."""
-    file = hashes_file(experiment)
-    try:
-        services.looked.add(services.absolute(file))
-        text = (services.project.root / file).read_text(encoding="utf-8", errors="replace")
-    except FileNotFoundError:
-        return {}
-    read = hashes.parse(text, file)
-    own: dict[str, str] = {}
-    for name, value in read.items():
-        parts = name.split("/", 2)
-        if experiment and len(parts) == 3 and parts[0] == "generated" and parts[1] != experiment:
-            name = f"generated/{experiment}/{parts[2]}"
-            if name in read:
-                continue
-        own[name] = value
-    return own
-
-
-def _pin(services: Services, options: Options, match: Match, pins: dict[str, str]) -> None:
-    if options.dry:
-        return
-    file = services.project.root / hashes_file(match.experiment)
-    recorded = _lines(services, match.experiment)
-    missing = {name: value for name, value in pins.items() if recorded.get(name) != value}
-    if missing:
-        twins = [n for n in recorded if n.split("/", 2)[2:] and n not in pins and _twin(n, match.experiment) in pins]
-        hashes.update(file, missing, remove=twins)
-
-
-def _lines(services: Services, experiment: str) -> dict[str, str]:
-    file = hashes_file(experiment)
-    try:
-        return hashes.parse((services.project.root / file).read_text(encoding="utf-8", errors="replace"), file)
-    except FileNotFoundError:
-        return {}
-
-
-def _twin(name: str, experiment: str) -> str:
-    parts = name.split("/", 2)
-    return f"generated/{experiment}/{parts[2]}" if experiment and len(parts) == 3 else name
+        return {target: hex_of(digest)}
+    return {target + entry.path: hex_of(entry.value) for entry in parse_manifest(result.data) if entry.kind in "fx"}

@@ -8,6 +8,7 @@ restored.
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import replace
 
 from labmake.engine import outputs as places
@@ -19,10 +20,10 @@ from labmake.layout import generated_folder
 from labmake.model import Fact
 
 
-def remove_stale(services: Services, done: Build, experiment: str) -> list[str]:
-    """Remove the stale targets of an experiment; returns their paths."""
+def remove_stale(services: Services, done: Build, experiment: str, among: Collection[str] | None = None) -> list[str]:
+    """Remove the stale targets of an experiment (`among` these nodes, if given); returns their paths."""
     prefix = f"{generated_folder(experiment)}/" if experiment else ""
-    known = dict.fromkeys([*done.recorded, *services.state.failures()])
+    known = dict.fromkeys([*done.recorded, *services.state.failures()] if among is None else among)
     nodes = [node for node in known if node.startswith(prefix) and node not in done.outcome.made]
     if not nodes:
         return []

@@ -46,6 +46,11 @@ def keep_snapshot(services: Services, build: Build, asked: str, told: str) -> bo
     return True
 
 
+def looked_at(services: Services, build: Build) -> set[str]:
+    """Absolute paths of all that a build looked at, whether it succeeded or not; targets are not among them."""
+    return {services.absolute(path) for path in services.stats.used} | set(_others(services, build))
+
+
 def _placed(build: Build) -> dict[str, tuple[int, int, int]]:
     """The files of all targets with the stats with which they were placed."""
     found: dict[str, tuple[int, int, int]] = {}

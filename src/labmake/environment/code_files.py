@@ -29,6 +29,11 @@ __all__ = ["Closure", "CodeFile", "CodeReader", "by_bytes", "union"]
 R_FILES = (".Rprofile", "renv/activate.R", "renv.lock")
 """Files at the root that every R process reads."""
 
+JULIA_FILES = ("JuliaProject.toml", "Project.toml", "JuliaManifest.toml", "Manifest.toml")
+"""Files at the root that say which packages a Julia process loads."""
+
+_AT_ROOT = {"r": R_FILES, "julia": JULIA_FILES}
+
 
 class CodeReader:
     """Finds closures in one state of the project; make a new one when files may have changed.
@@ -123,6 +128,8 @@ class CodeReader:
         closures += [self._module(name, experiment) for name in code_words.modules_run(text)]
         if any(posixpath.basename(word) in ("R", "Rscript") for word in words):
             closures += [self.script(name, "") for name in R_FILES if self.tree.is_file(name)]
+        if any(posixpath.basename(word) == "julia" for word in words):
+            closures += [self.script(name, "") for name in JULIA_FILES if self.tree.is_file(name)]
         return union(closures)
 
     def extra(self, patterns: Iterable[str], experiment: str) -> Closure:
@@ -173,7 +180,7 @@ class CodeReader:
                 digest, names = self._texts.read(path, f"{kind} {code_words.KIND}", code_words.READERS[kind])
                 files[path] = CodeFile(path, digest, digest)
                 pending += self._named(path, names, experiment)
-                pending += [name for name in R_FILES if kind == "r" and self.tree.is_file(name)]
+                pending += [name for name in _AT_ROOT.get(kind, ()) if self.tree.is_file(name)]
             else:
                 files[path] = self._texts.bytes_only(path)
         return union([*closures, Closure(tuple(files.values()))])

@@ -26,6 +26,7 @@ THREADS = (
     "VECLIB_MAXIMUM_THREADS",
     "POLARS_MAX_THREADS",
     "RAYON_NUM_THREADS",
+    "JULIA_NUM_THREADS",
     "LABMAKE_CPUS",
 )
 """Variables by which libraries are told how many threads a step has booked."""

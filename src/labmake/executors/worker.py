@@ -48,6 +48,7 @@ class Worker:
         self.blobs = Blobs(store, MemoryIndex(), follow=False)
         self.folders = StepFolders(base, self.blobs)
         self.log = str(base / "log")
+        self.job = os.open(base / "job", os.O_CREAT | os.O_WRONLY, 0o644)
         self.scratch = base / "scratch"
         self.group = 0
         self.timed_out = False
@@ -102,6 +103,7 @@ class Worker:
         os.chdir(box.path)
         self.timed_out = False
         log = os.open(self.log, os.O_CREAT | os.O_TRUNC | os.O_WRONLY | os.O_APPEND, 0o644)
+        self.note({key: job[key] for key in ("id", "action", "failed", "targets")} | {"secret": bool(job["secrets"])})
         start = time.monotonic()
         try:
             pid = _spawn(command, env, log)
@@ -122,6 +124,12 @@ class Worker:
             watch.cancel()
         _kill(pid, signal.SIGKILL)
         return os.waitstatus_to_exitcode(status), seconds, usage.ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+
+    def note(self, job: dict[str, Any] | None) -> None:
+        """Say in the file `job` whose log lies beside it, for `labmake logs -f`; empty when no step runs."""
+        os.ftruncate(self.job, 0)
+        if job is not None:
+            os.pwrite(self.job, json.dumps(job).encode(), 0)
 
     def _expire(self, pid: int) -> None:
         self.timed_out = True
@@ -153,7 +161,7 @@ class Worker:
         placed = {
             place: stat
             for name, place in job["outputs"].items()
-            if (stat := self._place(job, box, place, outputs[name])) is not None
+            if place in job["targets"] and (stat := self._place(job, box, place, outputs[name])) is not None
         }
         expected = {place for place, *_ in job["inputs"]} | set(job["outputs"].values())
         left = self.folders.close(box, expected)
@@ -295,6 +303,7 @@ def main() -> None:
     while True:
         job = json.loads(requests.get())
         answer = worker.run(job)
+        worker.note(None)
         sys.stdout.write(json.dumps({"id": job["id"], **answer}) + "\n")
         sys.stdout.flush()
 

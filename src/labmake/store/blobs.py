@@ -36,7 +36,7 @@ from labmake.store.digest import (
 )
 from labmake.store.index import Index, Item, Location, MemoryIndex
 from labmake.store.records import Records
-from labmake.store.traces import Kept, in_order, parse_trace, render_trace, standing
+from labmake.store.traces import Accepted, Kept, in_order, parse_trace, render_trace, standing
 
 __all__ = ["SMALL", "Blobs", "Index", "Item", "Location", "MemoryIndex"]
 
@@ -241,23 +241,35 @@ class Blobs:
 
     # Traces
 
-    def add_trace(self, trace: Trace, supersede: bool = False) -> None:
-        """Stores a trace; with `supersede` it is the one that stands from now on.
+    def add_trace(self, trace: Trace, supersede: bool = False, accepted: Accepted | None = None) -> None:
+        """Stores a trace; with `supersede` it is the one that stands from now on. `accepted`: no step of it ran.
 
         Nothing is written if an equal result is there already: of any trace, or with `supersede` of the standing one.
         """
         kept = self._kept(trace.action)
         now = standing(kept)
-        equal = [now] if supersede and now else [one.trace for one in kept]
-        if any(dict(other.outputs) == dict(trace.outputs) for other in equal):
+        equal = [now] if supersede and now else kept
+        if any(dict(other.trace.outputs) == dict(trace.outputs) and not other.accepted for other in equal):
             return
         latest = kept[-1].added + 1 if kept else 0  # a clock that was set back must not reorder them
         added = max(time.time_ns(), latest)
-        self._records.append("T", trace.action, render_trace(Kept(trace, added, supersede and bool(kept))))
+        self._records.append("T", trace.action, render_trace(Kept(trace, added, supersede, accepted)))
 
     def trace(self, action: Digest) -> Trace | None:
         """The trace that stands for an action: the first that this store got, unless a later one superseded it."""
-        return standing(self._kept(action))
+        found = standing(self._kept(action))
+        return found.trace if found else None
+
+    def accepted(self, action: Digest) -> Accepted | None:
+        """Who accepted the trace that stands for an action, if that is why it stands."""
+        found = standing(self._kept(action))
+        return found.accepted if found else None
+
+    def note_use(self, digests: Iterable[Digest]) -> None:
+        """Records that these actions or blobs were in use until now, so that they are not collected soon."""
+        now = str(time.time_ns()).encode()
+        for digest in digests:
+            self._records.append("U", digest, now)
 
     def traces(self, action: Digest) -> list[Trace]:
         """All traces of an action, the oldest first: evidence of steps that are not repeatable."""

@@ -5,6 +5,8 @@
     kind      "B" blob: the key is its digest
               "T" trace: the key is the action's digest, the payload JSON
               "L" large blob: the key is its digest, the payload "<mtime_ns> <inode>" of its sound file
+          "U" use: the key is an action's or blob's digest, the payload when it was last used (nanoseconds), in digits
+    first     number below which no new segment may be named, in digits: names are never used twice
 
 Integers are little-endian; the crc covers all that precedes it in the record.
 
@@ -22,7 +24,7 @@ import fcntl
 import os
 import struct
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import count
 
 from labmake.errors import StoreError
@@ -124,7 +126,7 @@ class Writer:
             self._descriptor = -1
 
     def _take(self) -> None:
-        for name in _names():
+        for name in _names(_first(self._folder)):
             path = os.path.join(self._folder, name)
             try:
                 if os.path.exists(path) and os.stat(path).st_size >= LIMIT:
@@ -146,8 +148,17 @@ class Writer:
         )
 
 
-def _names() -> Iterator[str]:
-    return (f"{number:02d}.seg" for number in count())
+def _names(first: int) -> Iterator[str]:
+    return (f"{number:02d}.seg" for number in count(first))
+
+
+def _first(folder: str) -> int:
+    """The lowest number that a segment to write may have; see compact."""
+    try:
+        with open(os.path.join(folder, "first"), "rb") as file:
+            return int(file.read())
+    except (FileNotFoundError, ValueError):
+        return 0
 
 
 def _own(descriptor: int, path: str) -> int | None:
@@ -193,3 +204,72 @@ def read_range(descriptor: int, start: int, end: int) -> bytes:
         parts.append(part)
         start += len(part)
     return b"".join(parts)
+
+
+# Compacting
+
+
+def segment_bytes(records: Iterable[Item]) -> int:
+    """The bytes of a segment that holds these records and nothing else."""
+    total = len(HEADER)
+    for key, _, location in records:
+        start, end = end_of(key, location)
+        total += end - start
+    return total
+
+
+def compact(folder: str, kept: Mapping[str, Sequence[Item]]) -> None:
+    """Replace segments by new ones with only the records that are `kept` of each. Nobody else may use the store.
+
+    The new ones have numbers that were never used, so that an index which knows an old one sees that it is gone, and
+    they are on the disk before the old ones go. A segment that a process still has locked stays as it is.
+    """
+    held = {name: locked for name in kept if (locked := _locked(os.path.join(folder, name))) is not None}
+    try:
+        if not held:
+            return
+        numbers = [int(name[:-4]) for name in os.listdir(folder) if name.endswith(".seg") and name[:-4].isdigit()]
+        first = max([*numbers, _first(folder) - 1]) + 1
+        _write_whole(folder, "first", [str(first).encode()])
+        names, parts, size = _names(first), [HEADER], len(HEADER)
+        for name, descriptor in held.items():
+            for key, _, location in kept[name]:
+                start, end = end_of(key, location)
+                parts.append(read_range(descriptor, start, end))
+                size += end - start
+                if size >= LIMIT:
+                    _write_whole(folder, next(names), parts)
+                    parts, size = [HEADER], len(HEADER)
+        if len(parts) > 1:
+            _write_whole(folder, next(names), parts)
+        for name in held:
+            os.unlink(os.path.join(folder, name))
+    finally:
+        for descriptor in held.values():
+            os.close(descriptor)
+
+
+def _locked(path: str) -> int | None:
+    """A descriptor of a segment that no process is writing, locked; None if one is."""
+    descriptor = os.open(path, os.O_RDWR)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(descriptor)
+        return None
+    return descriptor
+
+
+def _write_whole(folder: str, name: str, parts: Iterable[bytes]) -> None:
+    """A file that appears whole and is on the disk."""
+    beside = os.path.join(folder, f".{name}")
+    try:
+        with open(beside, "wb") as file:
+            file.writelines(parts)
+            file.flush()
+            os.fsync(file.fileno())
+        os.rename(beside, os.path.join(folder, name))
+    except BaseException:
+        if os.path.exists(beside):
+            os.unlink(beside)
+        raise

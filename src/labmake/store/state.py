@@ -84,6 +84,12 @@ class State:
         """The text of every fact, by node."""
         return self._all("facts")
 
+    def nodes(self) -> list[str]:
+        """The nodes that have a fact, without its text."""
+        waiting = self._texts["facts"]
+        there = [key for (key,) in self._rows("select key from facts") if key not in waiting]
+        return there + [key for key, data in waiting.items() if data is not None]
+
     def put_facts(self, facts: Mapping[str, str]) -> None:
         self._put("facts", facts)
 
@@ -315,3 +321,25 @@ def _refused(path: Path, error: Exception) -> StoreError:
         [("file", path), ("reason", error), ("at", time.strftime("%H:%M:%S"))],
         ["see whether the disk is full or the folder is not yours; the file holds only a cache and may be deleted"],
     )
+
+
+def peek(path: Path) -> tuple[list[str], list[str], str]:
+    """What another worktree's state file knows: the texts of its facts, the nodes that fail, the root of its project.
+
+    Nothing is changed. Raises StoreError if it cannot be read: what it knows must not be taken for nothing.
+    """
+    try:
+        database = sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True, timeout=30)
+        try:
+            facts = [text for (text,) in database.execute("select data from facts")]
+            failing = [node for (node,) in database.execute("select key from failures")]
+            root = database.execute("select data from memo where key = 'root'").fetchone()
+        finally:
+            database.close()
+    except sqlite3.Error as error:
+        raise StoreError(
+            "a worktree's state file cannot be read, so it is not known what that worktree needs",
+            [("file", path), ("reason", error)],
+            ["run any labmake command in that worktree, which mends it, or delete the file if the worktree is gone"],
+        )
+    return facts, failing, os.fsdecode(bytes.fromhex(json.loads(root[0]))) if root else ""

@@ -1,7 +1,10 @@
 """Traces as the store keeps them: one JSON record each, and which of several stands for its action.
 
     {"action": digest, "outputs": {name: digest}, "seconds": 1.5, "peak": 12345, "log": digest, "when": 1.7e9,
-     "added": nanoseconds since the epoch at which this store got it, "supersedes": true}
+     "added": nanoseconds since the epoch at which this store got it, "supersedes": true,
+     "accepted": [digest of the action that made it, who, why, when, [what is different, …]]}
+
+`accepted` is there only if no step of this action ran, and somebody accepted another action's result (`labmake keep`).
 
 The first trace that this store got of an action stands, unless a later one supersedes it: a step that is not repeatable
 must not change the results of others by being run elsewhere. The order is that of `added`, not of `when`, so that a
@@ -11,12 +14,24 @@ trace pulled from a remote is younger than the ones that were here, whenever it 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, fields
 
-from labmake.model import Trace, canonical
+from labmake.model import Digest, Trace, canonical
 
 _FIELDS = tuple(field.name for field in fields(Trace))
+
+
+@dataclass(frozen=True, slots=True)
+class Accepted:
+    """Who accepted the result of the action `source` as this one's, why, when (seconds since the epoch), and in what
+    the two actions differ."""
+
+    source: Digest
+    who: str
+    why: str
+    when: float
+    different: Sequence[str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,20 +41,26 @@ class Kept:
     trace: Trace
     added: int
     supersedes: bool
+    accepted: Accepted | None = None
 
 
 def render_trace(kept: Kept) -> bytes:
     """The payload of a trace's record."""
     value = {name: getattr(kept.trace, name) for name in _FIELDS}
     value["outputs"] = dict(kept.trace.outputs)
-    return canonical(value | {"added": kept.added, "supersedes": kept.supersedes}).encode()
+    value |= {"added": kept.added, "supersedes": kept.supersedes}
+    if kept.accepted is not None:
+        value["accepted"] = [getattr(kept.accepted, field.name) for field in fields(Accepted)]
+    return canonical(value).encode()
 
 
 def parse_trace(payload: bytes) -> Kept | None:
     """The trace of a record; None for one of another version, which counts as missing."""
     try:
         value = json.loads(payload)
-        return Kept(Trace(**{name: value[name] for name in _FIELDS}), int(value["added"]), bool(value["supersedes"]))
+        trace = Trace(**{name: value[name] for name in _FIELDS})
+        accepted = Accepted(*value["accepted"]) if "accepted" in value else None
+        return Kept(trace, int(value["added"]), bool(value["supersedes"]), accepted)
     except (ValueError, KeyError, TypeError):
         return None
 
@@ -49,7 +70,6 @@ def in_order(kept: Iterable[Kept]) -> list[Kept]:
     return sorted(kept, key=lambda one: one.added)
 
 
-def standing(kept: list[Kept]) -> Trace | None:
+def standing(kept: list[Kept]) -> Kept | None:
     """Which of these traces, in order, stands: the last that supersedes, else the first."""
-    chosen = next((one for one in reversed(kept) if one.supersedes), kept[0] if kept else None)
-    return chosen.trace if chosen else None
+    return next((one for one in reversed(kept) if one.supersedes), kept[0] if kept else None)

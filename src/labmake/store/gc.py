@@ -1,0 +1,337 @@
+"""Collection: what of labmake's state nobody needs any more, how much that is, and taking it away.
+
+    store/gc.lock    empty; locked by flock: shared by every command that uses the store, alone by a collection
+
+Constraints: a build that runs must never lose a blob that it has looked up and is about to use, or that a step of its
+has just stored and no fact names yet; builds of all worktrees and users share the store. Decision: a collection and
+builds exclude each other by this lock, and it holds it for the second that removing takes, not while it asks; under the
+lock everything is looked at again. Segments are never changed in place: what lives is written to new ones, whose names
+were never used, so an index that still knows the old ones notices. Rejected: collecting beside builds, with a grace
+time for young blobs, since a build may restore a result that is a year old.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+import re
+import shutil
+import socket
+import time
+from collections.abc import Callable, Collection, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from labmake.errors import StoreError
+from labmake.model import Digest
+from labmake.store.index import Location
+from labmake.store.live import View, living, use_time, view
+from labmake.store.segments import compact, segment_bytes
+
+KEEP_DAYS = 30
+"""Days for which a result that no worktree has is kept after it was last used."""
+
+ASIDE_DAYS = 90
+"""Days for which what was set aside is kept: it may be the only copy of a person's work."""
+
+DAY = 86400.0
+
+
+# The lock
+
+
+@contextmanager
+def using(store: Path, waiting: Callable[[], object]) -> Iterator[None]:
+    """While it is entered, nothing is collected. Calls `waiting` before it waits for a collection to end."""
+    try:
+        descriptor = _open_lock(store)
+    except OSError:  # a store that we may only read: who cannot write here cannot collect here either
+        yield
+        return
+    try:
+        _lock(descriptor, fcntl.LOCK_SH, waiting)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+@contextmanager
+def alone(store: Path, waiting: Callable[[], object]) -> Iterator[None]:
+    """While it is entered, no other command uses the store. Calls `waiting` before it waits for those that do.
+
+    Raises StoreError where files cannot be locked.
+    """
+    descriptor = _open_lock(store)
+    try:
+        if not _lock(descriptor, fcntl.LOCK_EX, waiting):
+            raise StoreError(
+                "nothing can be collected where files cannot be locked",
+                [("store", store)],
+                ["collect on the machine that has the disk"],
+            )
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _open_lock(store: Path) -> int:
+    path = store / "gc.lock"
+    try:
+        return os.open(path, os.O_RDONLY | os.O_CREAT, 0o666)
+    except FileNotFoundError:
+        os.makedirs(store, exist_ok=True)
+        return os.open(path, os.O_RDONLY | os.O_CREAT, 0o666)
+
+
+def _lock(descriptor: int, how: int, waiting: Callable[[], object]) -> bool:
+    """Lock, waiting if need be; False on a file system without locks."""
+    try:
+        fcntl.flock(descriptor, how | fcntl.LOCK_NB)
+    except BlockingIOError:
+        waiting()
+        fcntl.flock(descriptor, how)
+    except OSError as error:
+        if error.errno not in (errno.ENOLCK, errno.EOPNOTSUPP, errno.EBADF, errno.ENOSYS):
+            raise
+        return False
+    return True
+
+
+# What nobody needs
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """What the state files of all worktrees know: digests that facts name, nodes that fail, state files to remove."""
+
+    roots: Collection[Digest]
+    failing: Collection[str]
+    """Names of the folders in failed/ of nodes that fail."""
+    abandoned: Collection[Path] = ()
+
+
+@dataclass
+class Part:
+    """One kind of thing that may go: what it is, and its files and folders with their sizes in bytes."""
+
+    what: str
+    paths: dict[Path, int] = field(default_factory=dict)
+
+    @property
+    def size(self) -> int:
+        return sum(self.paths.values())
+
+
+@dataclass
+class Rubbish:
+    """What may go, part by part, and of the records in segments those that stay."""
+
+    parts: list[Part]
+    kept: dict[str, list[tuple[str, str, Location]]]
+    """Segment with something to remove → (key, kind, location) of the records that stay."""
+    records: int
+    """How many blobs and traces are records that may go."""
+    size: int
+    """Bytes of these records."""
+
+
+def survey(state: Path, known: Known, days: float, now: float) -> Rubbish:
+    """What of labmake's `state` folder nobody needs: not known and not used for `days`, at `now` (seconds)."""
+    store = state / "store"
+    since = int((now - days * DAY) * 1e9)
+    seen = view(store)
+    try:
+        live = living(seen, known.roots, since)
+        large = _large_blobs(store / "blobs", live, since)
+        kept, records, size = _records(seen, live, {path.name for path in large}, since)
+    finally:
+        seen.close()
+    parts = [
+        Part("results", large),
+        Part("damaged results", _all_in(store / "corrupt")),
+        Part("unfinished files", _all_in(store / "tmp")),
+        Part("folders of steps that were killed", _steps(state / "steps", since)),
+        Part("folders of failures that are mended", _failed(state / "failed", known.failing)),
+        Part(f"files set aside more than {ASIDE_DAYS} days ago", _older(state / "aside", now - ASIDE_DAYS * DAY)),
+        Part("state of worktrees that are gone", _states(state / "state", known.abandoned)),
+        Part("snapshots of old questions", _older(state / "gear1", since / 1e9)),
+        Part("leases of builds that were killed", _leases(state / "leases")),
+    ]
+    return Rubbish([part for part in parts if part.paths], kept, records, size)
+
+
+def _records(
+    seen: View, live: Collection[Digest], going: Collection[str], since: int
+) -> tuple[dict[str, list[tuple[str, str, Location]]], int, int]:
+    """Of segments with records that may go, those that stay; how many blobs and traces may go, and all bytes that may.
+    `going` are the names of the files of large blobs that may go.
+
+    A record that is there twice, since a collection was killed, stays once.
+    """
+    kept: dict[str, list[tuple[str, str, Location]]] = {}
+    told: set[tuple[str, str, bytes]] = set()
+    gone, size = 0, 0
+    for name, items in seen.segments.items():
+        staying = []
+        for key, kind, location in items:
+            if not _stays(seen, kind, key, location, live, going, since):
+                gone += kind in "BT"
+                continue
+            same = (kind, key, b"" if kind == "B" else seen.payload(location))
+            if same not in told:
+                told.add(same)
+                staying.append((key, kind, location))
+        if len(staying) < len(items):
+            kept[name] = staying
+            size += os.stat(seen.store / "segments" / name).st_size - segment_bytes(staying)
+    return kept, gone, size
+
+
+def _stays(
+    seen: View, kind: str, key: str, location: Location, live: Collection[Digest], going: Collection[str], since: int
+) -> bool:
+    if kind == "U":
+        return use_time(seen.payload(location)) >= since
+    if kind == "L":
+        return key[:64] not in going and (seen.store / "blobs" / key[:2] / key[:64]).exists()
+    return key in live
+
+
+def _large_blobs(folder: Path, live: Collection[Digest], since: int) -> dict[Path, int]:
+    """Files of blobs that are not alive and lie there for long. One that a worktree shares frees nothing by itself."""
+    names = {digest[:64] for digest in live}
+    found = {}
+    for path in _below(folder):
+        status = path.lstat()
+        if path.name not in names and max(status.st_mtime_ns, status.st_ctime_ns) < since:
+            found[path] = status.st_size if status.st_nlink == 1 else 0
+    return found
+
+
+def _steps(folder: Path, since: int) -> dict[Path, int]:
+    """Folders of coordinators that ended: of this host by their number, of others when nothing happened for long."""
+    prefix = f"{socket.gethostname()}-"
+    found = {}
+    for path in _entries(folder):
+        number = path.name.removeprefix(prefix)
+        if path.name.startswith(prefix) and number.isdigit():
+            ended = not is_alive(int(number))
+        else:
+            ended = path.lstat().st_mtime_ns < since
+        if ended:
+            found[path] = _size(path)
+    return found
+
+
+def is_alive(pid: int) -> bool:
+    """Whether a process with this number runs on this host."""
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except (PermissionError, OverflowError):
+        return True
+    return True
+
+
+def _failed(folder: Path, failing: Collection[str]) -> dict[Path, int]:
+    return {path: _size(path) for path in _entries(folder) if path.name not in failing}
+
+
+def _older(folder: Path, before: float) -> dict[Path, int]:
+    """What in a folder is older than a time: by its name, if that is one (aside/), else by its mtime."""
+    return {path: _size(path) for path in _entries(folder) if _time_of(path) < before}
+
+
+def _time_of(path: Path) -> float:
+    if re.fullmatch(r"\d{4}-\d{2}-\d{2}-\d{6}", path.name):
+        try:
+            return time.mktime(time.strptime(path.name, "%Y-%m-%d-%H%M%S"))
+        except ValueError:
+            pass
+    return path.lstat().st_mtime
+
+
+def _states(folder: Path, abandoned: Collection[Path]) -> dict[Path, int]:
+    found = {path: _size(path) for path in _entries(folder) if path.name.endswith(".broken")}
+    for database in abandoned:
+        for suffix in ("", "-wal", "-shm", ".lock"):
+            path = Path(f"{database}{suffix}")
+            if path.exists():
+                found[path] = _size(path)
+    return found
+
+
+def _leases(folder: Path) -> dict[Path, int]:
+    """Leases that nobody holds."""
+    found = {}
+    for path in _entries(folder):
+        descriptor = os.open(path, os.O_RDONLY)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            found[path] = 0
+        except OSError:
+            pass
+        finally:
+            os.close(descriptor)
+    return found
+
+
+def _all_in(folder: Path) -> dict[Path, int]:
+    return {path: _size(path) for path in _entries(folder)}
+
+
+def _entries(folder: Path) -> list[Path]:
+    try:
+        return sorted(folder.iterdir())
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+
+
+def _below(folder: Path) -> Iterator[Path]:
+    for base, _, names in os.walk(folder):
+        yield from (Path(base, name) for name in names)
+
+
+def _size(path: Path) -> int:
+    """The bytes that go with a file, or with a folder and all in it."""
+    if path.is_dir() and not path.is_symlink():
+        return sum(_size(below) for below in _below(path))
+    try:
+        status = path.lstat()
+    except FileNotFoundError:
+        return 0
+    return status.st_size if status.st_nlink == 1 else 0
+
+
+# Taking it away
+
+
+def sweep(state: Path, rubbish: Rubbish) -> list[OSError]:
+    """Remove what a survey found, while `alone` is entered; returns what the disk refused.
+
+    A trace that is still there when its blobs are gone does no harm: a blob that is missing is made again.
+    """
+    refused: list[OSError] = []
+    for part in rubbish.parts:
+        refused += _remove(part.paths)
+    try:
+        compact(str(state / "store" / "segments"), rubbish.kept)
+    except OSError as error:
+        refused.append(error)
+    return refused
+
+
+def _remove(paths: Iterable[Path]) -> list[OSError]:
+    refused: list[OSError] = []
+    for path in paths:
+        try:
+            if path.is_dir() and not path.is_symlink():
+                shutil.rmtree(path)
+            else:
+                path.unlink(missing_ok=True)
+        except OSError as error:
+            refused.append(error)
+    return refused
