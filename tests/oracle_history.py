@@ -15,7 +15,7 @@ from oracle_edits import EDITS, FIRST, SECOND
 from oracle_model import EDITED, Identity, Look, Pipeline, World, after, build, defaults, lies
 from oracle_pipelines import draw
 from oracle_rules import HEADER, HELPER, TOOL, Code, code_text, rule_text
-from oracle_running import Mismatch, differences, put, start, wait_for_the_end
+from oracle_running import Mismatch, differences, end_of, put, start, wait_for_the_end
 
 
 class History:
@@ -233,8 +233,10 @@ class History:
     def labmake(self, words: Sequence[str]) -> tuple[int, str]:
         """Run a command to its end; its exit code and what it printed."""
         pid, output = start(words, self.root, self.folder / "printed")
-        _, status = os.waitpid(pid, 0)
+        status = end_of(pid)
         text = output.read_text(errors="replace")
+        if status is None:
+            raise Mismatch(f"labmake {' '.join(words)} does not end\n{text}")
         if "Traceback" in text:
             raise Mismatch(f"a traceback\n{text}")
         return os.waitstatus_to_exitcode(status), text
@@ -294,6 +296,7 @@ class History:
             placed = node.outputs is not None and all(lies(there, path, data) for path, data in node.outputs.items())
             if placed:
                 world.known[name][node.name] = known[node.name]
+                world.known[name] |= {path: one for path, one in known.items() if one.orphan}
             world.fuzzy[name].add(node.name)
         world.trees[name] = there
 

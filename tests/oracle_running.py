@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+import signal
 import sys
 import time
 import traceback
@@ -13,7 +14,7 @@ from pathlib import Path
 import psutil
 from oracle_model import EDITED
 
-PATIENCE = 60.0
+PATIENCE = 300.0
 """Seconds after which a process that should have ended will not."""
 
 
@@ -69,6 +70,20 @@ def start(words: Sequence[str], folder: Path, printed: Path) -> tuple[int, Path]
         traceback.print_exc()
     finally:
         os._exit(code)
+
+
+def end_of(pid: int) -> int | None:
+    """Wait for the end of a child and return its status; one that does not end is killed, and None returned."""
+    end = time.monotonic() + PATIENCE
+    while True:
+        found, status = os.waitpid(pid, os.WNOHANG)
+        if found:
+            return status
+        if time.monotonic() > end:
+            os.kill(pid, signal.SIGKILL)
+            os.waitpid(pid, 0)
+            return None
+        time.sleep(0.002)
 
 
 def wait_for_the_end(root: Path) -> None:

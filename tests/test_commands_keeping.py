@@ -122,3 +122,16 @@ def test_a_kept_folder_that_the_store_has_lost_is_stored_again(space: Space) -> 
         assert space.ran == []
     else:
         assert "more than its code has changed" in done and "no longer has" in done
+
+
+def test_a_result_that_was_made_again_by_force_stands_for_everybody(space: Space) -> None:
+    """Also for a worktree whose facts know nothing of it: the trace of the new run supersedes the first."""
+    space.write("script.py", f'rule("data/x.txt", run=sh("echo x >> {space.notes}; wc -l < {space.notes} > {{out}}"))')
+    space.build()
+    space.build("-f", "data/x.txt")
+    assert space.read("data/x.txt").strip() == "2"
+    space.path("data/x.txt").unlink()
+    for path in (space.root / ".git/labmake/state").iterdir():
+        path.unlink()
+    space.build()
+    assert space.restored == ["data/x.txt"] and space.read("data/x.txt").strip() == "2"

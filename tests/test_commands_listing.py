@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import re
+from itertools import pairwise
 
 from hypothesis import given
 from hypothesis import strategies as st
-from labmake.engine.graph import Box, Graph, dot, mermaid
 from space import Space
+
+from labmake.engine.graph import Box, Graph, dot, mermaid
 
 SCRIPT = """
 source("data/raw.csv", "src/raw.csv")
@@ -27,7 +29,7 @@ def edges(text: str) -> set[tuple[str, str]]:
     labels: dict[str, str] = {}
     found = set()
     first, *lines = text.splitlines()
-    assert first == "flowchart LR" or first == "digraph labmake {" and lines.pop() == "}" and lines.pop(0)
+    assert first == "flowchart LR" or (first == "digraph labmake {" and lines.pop() == "}" and lines.pop(0))
     for line in lines:
         node = re.fullmatch(
             r'  (n\d+)(?: \[shape=\w+, label="((?:[^"\\]|\\.)*)"\];|\W{1,2}"([^"#]*(?:#\d+;[^"#]*)*)"\W{1,2})', line
@@ -116,8 +118,8 @@ def test_many_targets_of_one_rule_are_one_box_with_their_number(space: Space) ->
 @given(st.lists(st.text(min_size=1).filter(lambda text: text.isprintable()), min_size=2, max_size=5, unique=True))
 def test_any_name_is_escaped_so_that_the_graph_is_read_back_as_it_was(names: list[str]) -> None:
     drawn = Graph({name: Box("target", name) for name in names})
-    for start, end in zip(names, names[1:], strict=False):
+    for start, end in pairwise(names):
         drawn.arrow(start, end)
-    wanted = set(zip(names, names[1:], strict=False))
+    wanted = set(pairwise(names))
     assert edges(mermaid(drawn)) == wanted
     assert edges(dot(drawn)) == wanted

@@ -216,14 +216,22 @@ def test_long_and_odd_names_are_placed(tmp_path: Path, blobs: Blobs, name: str) 
     assert os.listdir(tmp_path / "d") == [name]
 
 
-def test_what_a_killed_process_left_beside_is_no_obstacle(
-    tmp_path: Path, blobs: Blobs, ordinary_user: None, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("same_device", [True, False])
+def test_what_a_killed_process_left_is_no_obstacle_and_nothing_is_left_among_the_results(
+    tmp_path: Path, blobs: Blobs, ordinary_user: None, monkeypatch: pytest.MonkeyPatch, same_device: bool
 ) -> None:
-    for data in SIZES.values():
-        beside = Path(place._beside(str(tmp_path / "out")))
-        beside.write_text("left over")
-        place_file(blobs, blobs.put_bytes(data), str(tmp_path / "out"))
-        assert (tmp_path / "out").read_bytes() == data and not beside.exists()
+    left = tmp_path / "left" if same_device else Path(place._beside(str(tmp_path / "results" / "out")))
+    left.parent.mkdir(exist_ok=True)
+    (tmp_path / "results").mkdir(exist_ok=True)
+    monkeypatch.setattr(blobs, "temporary", lambda: str(left))
+    if not same_device:
+        monkeypatch.setattr(place, "_device", lambda destination: -1)
+    for name, data in SIZES.items():
+        digest = blobs.put_bytes(data)
+        left.write_text("left over")
+        place_file(blobs, digest, str(tmp_path / "results" / "out"))
+        assert (tmp_path / "results" / "out").read_bytes() == data, name
+        assert os.listdir(tmp_path / "results") == ["out"] and not left.exists()
 
 
 @pytest.mark.parametrize("same_device", [True, False])

@@ -57,9 +57,9 @@ def known(project: Project, days: float, now: float) -> Known:
     failing: set[str] = set()
     abandoned: list[Path] = []
     for path in sorted((project.state / "state").glob("*.db")):
+        idle = now - path.stat().st_mtime
         facts, nodes, root = peek(path)
         here = path.name.endswith(f"-{socket.gethostname()}.db")
-        idle = now - max(other.stat().st_mtime for other in path.parent.glob(f"{path.name}*"))
         if here and root and not os.path.isdir(root) and idle >= days * DAY:
             abandoned.append(path)
             continue

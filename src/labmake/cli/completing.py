@@ -1,14 +1,14 @@
 """Completion of commands and targets in bash, zsh and fish: the scripts, and the targets that a word may become.
 
-A Tab must not wait: nothing is built, nothing is locked, facts are not read but counted by name, and what goes wrong
-(a script.py that is being edited) gives no targets and no message.
+A Tab must not wait: nothing is built, nothing is locked, of many thousand targets the first are read, and what goes
+wrong (a script.py that is being edited) gives no targets and no message.
 """
 
 from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterable
+from collections import Counter
 from pathlib import Path
 
 import click
@@ -33,12 +33,12 @@ def run_completion(shell: str, command: click.Command) -> int:
     kind = get_completion_class(shell)
     if kind is None:
         raise Misuse(f"there is no completion for {shell}", [("shells", "bash, zsh, fish")], ["name one of these"])
-    text = _checked(kind(command, {}, "labmake", VARIABLE).source_template, shell)
+    text = _script(kind(command, {}, "labmake", VARIABLE).source_template, shell)
     click.echo(text)
     return 0
 
 
-def _checked(template: str, shell: str) -> str:
+def _script(template: str, shell: str) -> str:
     """A shell's script for both names of the command."""
     text = template % {"complete_func": "_labmake_completion", "complete_var": VARIABLE, "prog_name": "labmake"}
     if shell == "bash":
@@ -49,7 +49,7 @@ def _checked(template: str, shell: str) -> str:
     return text + "\ncomplete --command lm --wraps labmake\n"
 
 
-def targets(incomplete: str, experiment: str | None, words: Iterable[str] = ()) -> list[str]:
+def targets(incomplete: str, experiment: str | None) -> list[str]:
     """What a word that begins like this may become: short paths, names and stems that only one target has, groups, and
     with a leading `generated/` paths from the root."""
     if os.environ.get("LABMAKE_IN_STEP"):
@@ -57,7 +57,7 @@ def targets(incomplete: str, experiment: str | None, words: Iterable[str] = ()) 
     here = Path(os.path.realpath(Path.cwd()))
     project = find_project(here)
     known = experiments(project)
-    current = current_experiment(project, known, here, experiment, [*words])
+    current = current_experiment(project, known, here, experiment)
     state = State.open(project.database)
     try:
         rulebook = open_services(project, known, state).rulebook
@@ -67,37 +67,41 @@ def targets(incomplete: str, experiment: str | None, words: Iterable[str] = ()) 
             if not any(name != EXP for name in wildcards(next(iter(rule.outputs.values()))))
             for path in Match(rule, {}, current).outputs.values()
         ]
-        prefix = f"{generated_folder(current)}/"
-        paths = [*literal, *(node for node in state.nodes() if node.startswith(prefix))]
+        made = [node for start in _starts(incomplete, current) for node in state.nodes(start, MOST)]
+        named = [] if "/" in incomplete else state.nodes(f"{generated_folder(current)}/", MOST)
         groups = [*rulebook.file("").groups, *rulebook.file(current).groups]
     finally:
         state.close()
-    return _offered(incomplete, list(dict.fromkeys(paths)), groups, current)
-
-
-def _offered(incomplete: str, paths: list[str], groups: list[str], experiment: str) -> list[str]:
     if incomplete.startswith(f"{GENERATED}/"):
-        return [path for path in paths if path.startswith(incomplete)][:MOST]
-    shorts = [short(path, experiment) for path in paths]
+        return [path for path in dict.fromkeys([*literal, *made]) if path.startswith(incomplete)]
+    shorts = [short(path, current) for path in (*literal, *made)]
     found = [name for name in (*groups, *shorts) if name.startswith(incomplete)]
     if incomplete and "/" not in incomplete:
-        names = [path.rstrip("/").rpartition("/")[2] for path in paths]
-        stems = [_stem(name) for name in names]
-        found += [stem for stem in _once(stems) if stem.startswith(incomplete)]
-        found += [name for name in _once(names) if name.startswith(incomplete) and stems.count(_stem(name)) > 1]
+        found += _by_name(incomplete, list(dict.fromkeys([*literal, *made, *named])))
     return list(dict.fromkeys(found))[:MOST]
+
+
+def _starts(incomplete: str, experiment: str) -> list[str]:
+    """How the project paths begin that a word may become: short paths lie in two folders."""
+    if incomplete.startswith(f"{GENERATED}/"):
+        return [incomplete]
+    folder = generated_folder(experiment)
+    outputs = "outputs/".startswith(incomplete) or incomplete.startswith("outputs/")
+    return [f"{folder}/assets/{incomplete}", *([f"{folder}/{incomplete}"] if outputs and incomplete else [])]
+
+
+def _by_name(incomplete: str, paths: list[str]) -> list[str]:
+    """Stems that one target has, and names where several have the stem."""
+    names = Counter(path.rstrip("/").rpartition("/")[2] for path in paths)
+    stems: Counter[str] = Counter()
+    for name, count in names.items():
+        stems[_stem(name)] += count
+    found = [stem for stem, count in stems.items() if count == 1 and stem.startswith(incomplete)]
+    return found + [n for n, count in names.items() if count == 1 < stems[_stem(n)] and n.startswith(incomplete)]
 
 
 def _stem(name: str) -> str:
     return re.sub(r"\.[^.]+$", "", name)
-
-
-def _once(names: list[str]) -> list[str]:
-    """The names that occur once."""
-    seen: dict[str, int] = {}
-    for name in names:
-        seen[name] = seen.get(name, 0) + 1
-    return [name for name, count in seen.items() if count == 1]
 
 
 def complete_targets(context: click.Context, parameter: click.Parameter | None, incomplete: str) -> list[str]:

@@ -1,6 +1,6 @@
 """Gear 1 of a null build: a snapshot of all that a command looked at, compared before anything else is imported.
 
-    gear1/<crc of the question>   marshal of (VERSION, question, variables, root, placed, looked, absent, told)
+    state/gear1/<crc of the question>   marshal of (VERSION, question, variables, root, placed, looked, absent, told)
 
 `question` is the working directory and the words of the command line, `variables` the environment variables that count,
 `placed` and `looked` are pairs of one NUL-joined text of paths relative to `root` and their stats as one packed array:
@@ -57,7 +57,7 @@ def state_folder(folder: str) -> str | None:
 
 def file_of(state: str, asked: str) -> str:
     """Where the snapshot of a question lies."""
-    return os.path.join(state, "gear1", f"{zlib.crc32(asked.encode('utf-8', 'surrogateescape')):08x}")
+    return os.path.join(state, "state", "gear1", f"{zlib.crc32(asked.encode('utf-8', 'surrogateescape')):08x}")
 
 
 def look(words: list[str], folder: str) -> tuple[str | None, list[str] | None]:

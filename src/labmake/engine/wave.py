@@ -1,6 +1,6 @@
 """The wave of a small change: from the paths that gear 1 found changed to the nodes they can reach.
 
-    gear1/<crc of the question>.wave   marshal of (VERSION, question, targets, dependents, owners, always, rules)
+    state/gear1/<crc of the question>.wave   marshal of (VERSION, question, targets, dependents, owners, always, rules)
 
 Everything else is as it was, for gear 1 compared its stats: its facts answer for it, and its rules are not even read.
 `dependents` maps a source's path or a node to the nodes whose facts asked for it, `owners` a target's path to its node

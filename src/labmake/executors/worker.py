@@ -52,6 +52,8 @@ class Worker:
         self.scratch = base / "scratch"
         self.group = 0
         self.timed_out = False
+        self.ending = False
+        """Whether the coordinator is gone."""
 
     def run(self, job: dict[str, Any]) -> dict[str, Any]:
         """Run one step; every failure is an answer."""
@@ -114,11 +116,15 @@ class Worker:
             os.close(log)
             os.chdir(self.base)
         self.group = pid
+        if self.ending:
+            _kill(pid, signal.SIGKILL)
         watch = threading.Timer(job["seconds"], self._expire, [pid]) if job["seconds"] else None
         if watch is not None:
             watch.start()
         _, status, usage = os.wait4(pid, 0)
         seconds = time.monotonic() - start
+        if self.ending:
+            os._exit(0)  # nobody waits for this step; what is being stored or placed, on the other hand, is finished
         self.group = 0
         if watch is not None:
             watch.cancel()
@@ -295,15 +301,18 @@ def main() -> None:
     def listen() -> None:
         for line in sys.stdin:
             requests.put(line)
+        worker.ending = True
         if worker.group:
             _kill(worker.group, signal.SIGKILL)
-        os._exit(0)
+        requests.put("")
 
     threading.Thread(target=listen, daemon=True).start()
-    while True:
-        job = json.loads(requests.get())
+    while line := requests.get():
+        job = json.loads(line)
         answer = worker.run(job)
         worker.note(None)
+        if worker.ending:
+            return
         sys.stdout.write(json.dumps({"id": job["id"], **answer}) + "\n")
         sys.stdout.flush()
 

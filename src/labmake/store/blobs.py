@@ -59,6 +59,7 @@ class Blobs:
         self._folder = os.path.join(root, "blobs")
         segments = os.path.join(root, "segments")
         os.makedirs(self._folder, exist_ok=True)
+        os.makedirs(os.path.join(root, "tmp"), exist_ok=True)
         os.makedirs(segments, exist_ok=True)
         self._records = Records(segments, index, follow)
         self._numbers = count()
@@ -174,7 +175,7 @@ class Blobs:
             if not self._records.find("B", blob):
                 self._records.append("B", blob, data)
         elif not self.verify(blob):
-            temporary = self._temporary()
+            temporary = self.temporary()
             descriptor = create(temporary, 0o600)
             try:
                 write_all(descriptor, data)
@@ -224,7 +225,7 @@ class Blobs:
             return
         if self.verify(blob):
             return
-        temporary = self._temporary()
+        temporary = self.temporary()
         descriptor = create(temporary, 0o600)
         try:
             copied = digest_file(temporary) if reflink(path, descriptor) else copy(path, descriptor)
@@ -289,7 +290,8 @@ class Blobs:
         except FileNotFoundError:
             raise _missing(blob)
 
-    def _temporary(self) -> str:
+    def temporary(self) -> str:
+        """A path for a file that is being written; what a killed process leaves there is swept."""
         return os.path.join(self.root, "tmp", f"{os.getpid()}-{next(self._numbers)}")
 
     def _adopt(self, path: str, blob: Digest) -> None:

@@ -156,7 +156,7 @@ def survey(state: Path, known: Known, days: float, now: float) -> Rubbish:
         Part("folders of failures that are mended", _failed(state / "failed", known.failing)),
         Part(f"files set aside more than {ASIDE_DAYS} days ago", _older(state / "aside", now - ASIDE_DAYS * DAY)),
         Part("state of worktrees that are gone", _states(state / "state", known.abandoned)),
-        Part("snapshots of old questions", _older(state / "gear1", since / 1e9)),
+        Part("snapshots of old questions", _older(state / "state" / "gear1", since / 1e9)),
         Part("leases of builds that were killed", _leases(state / "leases")),
     ]
     return Rubbish([part for part in parts if part.paths], kept, records, size)
@@ -175,15 +175,19 @@ def _records(
     gone, size = 0, 0
     for name, items in seen.segments.items():
         staying = []
+        dead = doubled = 0
         for key, kind, location in items:
             if not _stays(seen, kind, key, location, live, going, since):
                 gone += kind in "BT"
+                dead += 1
                 continue
             same = (kind, key, b"" if kind == "B" else seen.payload(location))
+            doubled += location[2] if same in told else 0
             if same not in told:
                 told.add(same)
                 staying.append((key, kind, location))
-        if len(staying) < len(items):
+        # Two workers may store the same small thing; only after a collection that was killed most is there twice.
+        if dead or doubled > sum(location[2] for _, _, location in items) / 2:
             kept[name] = staying
             size += os.stat(seen.store / "segments" / name).st_size - segment_bytes(staying)
     return kept, gone, size

@@ -44,20 +44,28 @@ def place_file(blobs: Blobs, digest: Digest, destination: str) -> Stat:
     A large one is reflinked; else hard-linked over 1 MiB, unless executable, as root (whom mode 0444 does not stop) or
     out of links; else copied. Raises StoreError if the blob is missing or damaged, Edited if a folder is in the way.
     """
-    beside = _beside(destination)
 
-    def write() -> Stat:
+    def write(path: str) -> Stat:
         if size_of(digest) <= SMALL:
-            return _write_new(beside, is_executable(digest), lambda file: write_all(file, blobs.read(digest)))
+            return _write_new(path, is_executable(digest), lambda file: write_all(file, blobs.read(digest)))
         source = _sound_blob(blobs, digest)
         if size_of(digest) > LINKED and not is_executable(digest) and os.geteuid() != 0:
-            if _reflinked(source, beside, 0o644):
-                return triple(settle(beside, touch=False))
-            if _linked(source, beside):
-                return triple(os.stat(beside))  # the blob's own mtime is an old one already
-        return _write_new(beside, is_executable(digest), lambda file: _share_or_copy(source, file, digest))
+            if _reflinked(source, path, 0o644):
+                return triple(settle(path, touch=False))
+            if _linked(source, path):
+                return triple(os.stat(path))  # the blob's own mtime is an old one already
+        return _write_new(path, is_executable(digest), lambda file: _share_or_copy(source, file, digest))
 
-    return _exchange(beside, destination, write)
+    # In the store, where what a killed process leaves is swept, not among the user's results.
+    temporary = blobs.temporary()
+    if os.stat(os.path.dirname(temporary)).st_dev == _device(destination):
+        try:
+            return _exchange(temporary, destination, lambda: write(temporary))
+        except OSError as error:
+            if error.errno != errno.EXDEV:
+                raise
+    beside = _beside(destination)
+    return _exchange(beside, destination, lambda: write(beside))
 
 
 def place_moved(source: str, destination: str) -> Stat:
@@ -65,17 +73,18 @@ def place_moved(source: str, destination: str) -> Stat:
 
     Renamed on the same file system; copied from another one, and if it is a link or one name of several.
     """
+    status = os.lstat(source)
+    executable = bool(os.stat(source).st_mode & stat.S_IXUSR)
+    if stat.S_ISREG(status.st_mode) and status.st_nlink == 1 and status.st_dev == _device(destination):
+        os.chmod(source, (0o755 if executable else 0o644) & ~_umask())
+        placed = triple(settle(source))
+        try:
+            return _exchange(source, destination, lambda: placed, lost=False)
+        except OSError as error:  # one device may be mounted twice, and a rename cannot cross that
+            if error.errno != errno.EXDEV:
+                raise
     beside = _beside(destination)
-
-    def write() -> Stat:
-        status = os.lstat(source)
-        if stat.S_ISREG(status.st_mode) and status.st_nlink == 1 and _renamed(source, beside):
-            os.chmod(beside, (0o755 if status.st_mode & stat.S_IXUSR else 0o644) & ~_umask())
-            return triple(settle(beside))
-        executable = bool(os.stat(source).st_mode & stat.S_IXUSR)
-        return _write_new(beside, executable, lambda file: copy(source, file))
-
-    placed = _exchange(beside, destination, write)
+    placed = _exchange(beside, destination, lambda: _write_new(beside, executable, lambda file: copy(source, file)))
     remove_file(source)
     return placed
 
@@ -175,8 +184,18 @@ def _beside(destination: str) -> str:
     return os.path.join(folder, f".{name}{suffix}")
 
 
-def _exchange(beside: str, destination: str, write: Callable[[], Stat]) -> Stat:
-    """Writes beside, takes the old file away, renames."""
+def _device(destination: str) -> int:
+    """The file system that `destination` will lie on; its folder is made if need be."""
+    folder = os.path.dirname(destination) or "."
+    try:
+        return os.stat(folder).st_dev
+    except FileNotFoundError:
+        os.makedirs(folder, exist_ok=True)
+        return os.stat(folder).st_dev
+
+
+def _exchange(beside: str, destination: str, write: Callable[[], Stat], lost: bool = True) -> Stat:
+    """Writes `beside`, takes the old file away, renames; if that fails, what was written is removed if it is `lost`."""
     try:
         placed = write()
         try:
@@ -187,7 +206,8 @@ def _exchange(beside: str, destination: str, write: Callable[[], Stat]) -> Stat:
             _remove_empty_folder(destination)
         os.rename(beside, destination)
     except BaseException:
-        remove_file(beside)
+        if lost:
+            remove_file(beside)
         raise
     return placed
 
@@ -258,20 +278,6 @@ def _linked(source: str, path: str) -> bool:
         os.link(source, path)
         return True
     except OSError:
-        return False
-
-
-def _renamed(source: str, path: str) -> bool:
-    """Whether `source` was renamed to `path`; not to another file system."""
-    try:
-        os.rename(source, path)
-        return True
-    except FileNotFoundError:
-        os.makedirs(os.path.dirname(path), exist_ok=True)
-        return _renamed(source, path) if os.path.lexists(source) else False
-    except OSError as error:
-        if error.errno != errno.EXDEV:
-            raise
         return False
 
 

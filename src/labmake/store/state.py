@@ -84,11 +84,10 @@ class State:
         """The text of every fact, by node."""
         return self._all("facts")
 
-    def nodes(self) -> list[str]:
-        """The nodes that have a fact, without its text."""
-        waiting = self._texts["facts"]
-        there = [key for (key,) in self._rows("select key from facts") if key not in waiting]
-        return there + [key for key, data in waiting.items() if data is not None]
+    def nodes(self, prefix: str, most: int) -> list[str]:
+        """The first nodes, in order, with a committed fact whose names begin with `prefix`; texts are not read."""
+        query = "select key from facts where key >= ? and key < ? order by key limit ?"
+        return [key for (key,) in self._rows(query, (prefix, f"{prefix}\U0010ffff", most))]
 
     def put_facts(self, facts: Mapping[str, str]) -> None:
         self._put("facts", facts)
