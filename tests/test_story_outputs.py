@@ -396,3 +396,21 @@ def test_asking_for_a_file_runs_nothing_it_does_not_need(space: Space) -> None:
     broken.write("script.py", "this is no Python")
     space.build(f"generated/{space.experiment}/assets/a.txt")
     assert space.ran == ["a.txt"] and sorted(space.files()) == ["a.txt"]
+
+
+def test_an_output_that_its_rule_no_longer_has_is_removed(space: Space) -> None:
+    space.write("script.py", 'rule("a.txt", "b.txt", run=sh("echo a > {out1}; echo b > {out2}"))')
+    space.build()
+    space.write("script.py", 'rule("a.txt", run=sh("echo a > {out}"))')
+    space.build()
+    assert list(space.files()) == ["a.txt"]
+
+
+def test_outputs_in_another_order_are_the_same_files(space: Space) -> None:
+    space.write("script.py", 'rule("a.txt", "b.txt", run=sh("echo a > {out1}; echo b > {out2}"))')
+    space.build()
+    space.write("script.py", 'rule("b.txt", "a.txt", run=sh("echo b > {out1}; echo a > {out2}"))')
+    space.build()
+    assert space.files() == {"a.txt": "a\n", "b.txt": "b\n"}
+    space.build()
+    assert space.ran == []

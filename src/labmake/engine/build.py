@@ -80,6 +80,8 @@ class Build:
         self.outcome = Outcome()
         self._runner: Runner[Task] = Runner(services, executor, _Signals.pipe()[0])
         self._reached = reached
+        self.dropped: list[Fact] = []
+        """Facts that were replaced by one with fewer targets: what lies in the others' places is stale."""
         self._tasks: dict[Key, Task] = {}
         self._ready: deque[tuple[Task, Any]] = deque()
         self._facts = services.state.facts()
@@ -282,6 +284,9 @@ class Build:
         self._decided.pop(node, None)
         if isinstance(result, Made):
             self.outcome.made[node] = result
+            before = None if result.how == "fresh" else self.fact(node)
+            if before is not None and set(before.outputs) - set(result.fact.outputs):
+                self.dropped.append(before)
             self.services.state.drop_failures([node])
             text = fact_text(result.fact)
             if self._facts.get(node) != text:

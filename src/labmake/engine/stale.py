@@ -25,12 +25,12 @@ def remove_stale(services: Services, done: Build, experiment: str, among: Collec
     prefix = f"{generated_folder(experiment)}/" if experiment else ""
     known = dict.fromkeys([*done.recorded, *services.state.failures()] if among is None else among)
     nodes = [node for node in known if node.startswith(prefix) and node not in done.outcome.made]
+    gone = [path for fact in done.dropped for path in places.remove(services, _without_living(done, fact))]
     if not nodes:
-        return []
+        return gone
     quiet = replace(services, reporter=Silent())  # what no longer exists fails here, and that is no error
     probe = Build(quiet, replace(done.options, dry=True, force=frozenset(), fail_fast=False), _never)
     probe.outcome.made.update(done.outcome.made)  # answers for second outputs and for files inside folders
-    gone: list[str] = []
     dropped: list[str] = []
     for node in nodes:
         if _exists(services, probe, node):
