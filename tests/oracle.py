@@ -25,12 +25,10 @@ from oracle_history import History
 from oracle_running import Mismatch
 
 
-def run_history(
-    seed: int, kills: bool, lenient: bool, base: Path, steps: Sequence[int] | None = None
-) -> tuple[str, History]:
+def run_history(seed: int, kills: bool, base: Path, steps: Sequence[int] | None = None) -> tuple[str, History]:
     """Run one history in a new folder below `base`; returns "" or what went wrong, and the history."""
     folder = Path(tempfile.mkdtemp(prefix=f"oracle-{seed}-", dir=base))
-    history = History(seed, kills, lenient, folder)
+    history = History(seed, kills, folder)
     length = random.Random(f"{seed} length").randrange(4, 8)
     try:
         for number in range(length) if steps is None else steps:
@@ -44,13 +42,13 @@ def run_history(
     return "", history
 
 
-def shrink(seed: int, lenient: bool, base: Path, length: int) -> list[int]:
+def shrink(seed: int, base: Path, length: int) -> list[int]:
     """The steps of a history that fails, without those that it fails without."""
     kept = list(range(length))
     for number in list(kept):
         fewer = [other for other in kept if other != number]
         with tempfile.TemporaryDirectory(dir=base) as folder:
-            wrong, _ = run_history(seed, False, lenient, Path(folder), fewer)
+            wrong, _ = run_history(seed, False, Path(folder), fewer)
         if wrong:
             kept = fewer
     return kept
@@ -59,10 +57,10 @@ def shrink(seed: int, lenient: bool, base: Path, length: int) -> list[int]:
 def report(seed: int, wrong: str, history: History, base: Path, steps: Sequence[int] | None) -> str:
     """A failed history: its seed, all that was done, the rules, what is wrong, and where it lies."""
     again = f"python tests/oracle.py --histories 1 --seed {seed}"
-    again += " --killed 1" * history.killing + " --lenient" * history.lenient
+    again += " --killed 1" * history.killing
     if steps is None and not history.killing:
-        shrunk = shrink(seed, history.lenient, base, random.Random(f"{seed} length").randrange(4, 8))
-        second, shorter = run_history(seed, False, history.lenient, base, shrunk)
+        shrunk = shrink(seed, base, random.Random(f"{seed} length").randrange(4, 8))
+        second, shorter = run_history(seed, False, base, shrunk)
         if second:
             again += f" --steps {','.join(map(str, shrunk)) or 'none'}"
             shutil.rmtree(history.folder)
@@ -75,9 +73,9 @@ def report(seed: int, wrong: str, history: History, base: Path, steps: Sequence[
     )
 
 
-def _one(task: tuple[int, bool, bool, Path, list[int] | None]) -> tuple[str, int, int, int]:
-    seed, kills, lenient, base, steps = task
-    wrong, history = run_history(seed, kills, lenient, base, steps)
+def _one(task: tuple[int, bool, Path, list[int] | None]) -> tuple[str, int, int, int]:
+    seed, kills, base, steps = task
+    wrong, history = run_history(seed, kills, base, steps)
     text = report(seed, wrong, history, base, steps) if wrong else ""
     return text, history.builds, history.ran, history.kills
 
@@ -88,7 +86,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--histories", type=int, default=100)
     parser.add_argument("--seed", type=int, default=0, help="of the first history; the next ones follow")
     parser.add_argument("--killed", type=float, default=0.2, help="the share of histories with kill -9")
-    parser.add_argument("--lenient", action="store_true", help="without what is known to go wrong")
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="histories at once")
     parser.add_argument("--steps", help="only these steps of the history, such as 0,2,5")
     parser.add_argument("--keep", type=Path, help="the folder in which failed histories are left")
@@ -98,7 +95,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     base.mkdir(parents=True, exist_ok=True)
     steps = None if words.steps is None else [int(n) for n in words.steps.split(",") if n.isdigit()]
     tasks = [
-        (seed, random.Random(f"{seed} killed").random() < words.killed, words.lenient, base, steps)
+        (seed, random.Random(f"{seed} killed").random() < words.killed, base, steps)
         for seed in range(words.seed, words.seed + words.histories)
     ]
     import labmake.cli.building

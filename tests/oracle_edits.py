@@ -10,7 +10,8 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import oracle_pipelines as pipelines
-from oracle_model import EDITED, lies
+from oracle_model import EDITED
+from oracle_paths import lies
 from oracle_running import Mismatch, differences, put
 
 if TYPE_CHECKING:
@@ -54,8 +55,6 @@ def rename(history: History, rng: random.Random) -> str:
 
 
 def reshape(history: History, rng: random.Random) -> str:
-    if history.lenient:
-        return "nothing"
     pipeline, what = pipelines.reshape(rng, history.pipeline)
     history.set(pipeline)
     return what
@@ -161,7 +160,7 @@ def clean(history: History, rng: random.Random) -> str:
     doubt = set()
     for node, known in history.world.known[history.current].items():
         for path, data in known.outputs.items():
-            if lies(tree, path, data):
+            if not known.orphan and lies(tree, path, data):
                 gone = {name for name in tree if name == path or (path[-1] == "/" and name.startswith(path))}
                 tree = {name: text for name, text in tree.items() if name not in gone}
                 doubt |= gone if node in history.world.fuzzy[history.current] else set()
@@ -182,8 +181,7 @@ def copy(history: History, rng: random.Random) -> str:
 
 def forget(history: History, rng: random.Random) -> str:
     """The state is disposable: without it nothing runs again."""
-    for name in ["state"] + ["gear1"] * history.lenient:
-        shutil.rmtree(history.root / ".git" / "labmake" / name, ignore_errors=True)
+    shutil.rmtree(history.root / ".git" / "labmake" / "state", ignore_errors=True)
     for name in history.world.known:
         history.world.known[name], history.world.fuzzy[name] = {}, set()
     return "the state folder is removed"

@@ -12,17 +12,21 @@ from dataclasses import replace
 from pathlib import Path
 
 from oracle_edits import EDITS, FIRST, SECOND
-from oracle_model import EDITED, Identity, Look, Pipeline, World, after, build, defaults, lies
+from oracle_model import EDITED, Identity, Look, Pipeline, World, after, build, defaults
+from oracle_paths import lies
 from oracle_pipelines import draw
 from oracle_rules import HEADER, HELPER, TOOL, Code, code_text, rule_text
 from oracle_running import Mismatch, differences, end_of, put, start, wait_for_the_end
+
+YOUNG = 0.04
+"""Seconds after which a file's stat counts."""
 
 
 class History:
     """One project, and what is done to it, step by step; `story` tells it."""
 
-    def __init__(self, seed: int, kills: bool, lenient: bool, folder: Path) -> None:
-        self.seed, self.killing, self.lenient, self.folder = seed, kills, lenient, folder
+    def __init__(self, seed: int, kills: bool, folder: Path) -> None:
+        self.seed, self.killing, self.folder = seed, kills, folder
         self.root = folder / "project"
         self.story: list[str] = []
         self.ran = self.kills = self.builds = 0
@@ -31,6 +35,7 @@ class History:
         self.world = World(str(folder / "log"), Code())
         self.current = FIRST
         self.count = 100
+        self.waves = rng.random() < 0.7
         self.jobs = (rng.randrange(1, 5), rng.randrange(1, 5))
         self.add(FIRST, draw(rng))
         self.past: list[tuple[Code, Pipeline]] = []
@@ -72,13 +77,13 @@ class History:
             self.root / "generated" / (experiment or self.current) / ("" if name[:8] == "outputs/" else "assets") / name
         )
 
-    def lying(self, experiment: str, temporary: bool = False) -> dict[str, bytes]:
+    def lying(self, experiment: str) -> dict[str, bytes]:
         """The files that lie in an experiment's generated folder."""
         base = self.root / "generated" / experiment
         found = {}
         for path in base.rglob("*"):
             name = str(path.relative_to(base)).removeprefix("assets/")
-            if path.is_file() and (not temporary or ".labmake-" not in path.name):
+            if path.is_file():
                 found[name] = path.read_bytes()
         return found
 
@@ -90,6 +95,8 @@ class History:
         if number:
             for _ in range(rng.choice([1, 1, 1, 2, 3])):
                 self._edit(rng)
+        if rng.random() < 0.6:
+            time.sleep(YOUNG)  # what was written a moment ago is not trusted, and no snapshot of it is kept
         words: list[str] = ["-j", str(rng.choice(self.jobs))]
         targets: list[str] = []
         if number and rng.random() < 0.2:
@@ -98,7 +105,7 @@ class History:
         discard = rng.random() < (0.5 if self._has_edits() else 0.05)
         if self.killing and rng.random() < 0.6:
             self._build_and_kill(rng, words, targets, discard)
-            if not self.lenient and rng.random() < 0.5:
+            if rng.random() < 0.5:
                 self._edit(rng)
                 targets = []
         experiments = [self.current]
@@ -178,15 +185,25 @@ class History:
         for name, (look, _) in looks.items():
             complete = not targets and len(names) == 1 and expected == 0
             tree, known = after(world, look, complete)
-            there = self.lying(name, temporary=self.lenient)
+            there = self.lying(name)
             if there != tree:
                 raise Mismatch(f"the files are not those of a clean build\n{differences(there, tree)}\n{printed}")
+            self._nothing_lost(name, there, printed)
             for node in look.nodes.values():
                 if node.outputs is not None:
                     world.done.add(node.identity)
                     world.unsure.pop(node.identity, None)
             world.trees[name], world.known[name] = tree, known
             world.fuzzy[name] -= set(look.nodes)
+
+    def _nothing_lost(self, name: str, there: dict[str, bytes], printed: str) -> None:
+        """What a user wrote into the generated folder lies there still, or aside."""
+        gone = {t for p, t in self.world.trees[name].items() if t.startswith(EDITED) and there.get(p) != t}
+        if gone:
+            aside = (self.root / ".git" / "labmake" / "aside").rglob("*")
+            lost = gone - {path.read_bytes() for path in aside if path.is_file()}
+            if lost:
+                raise Mismatch(f"these edits are lost: {sorted(lost)}\n{printed}")
 
     def _fails(self, looks: dict[str, tuple[Look, int]], identity: Identity) -> bool:
         return any(
@@ -232,7 +249,7 @@ class History:
 
     def labmake(self, words: Sequence[str]) -> tuple[int, str]:
         """Run a command to its end; its exit code and what it printed."""
-        pid, output = start(words, self.root, self.folder / "printed")
+        pid, output = start(words, self.root, self.folder / "printed", self.waves)
         status = end_of(pid)
         text = output.read_text(errors="replace")
         if status is None:
@@ -256,7 +273,7 @@ class History:
         delay = rng.random() * rng.choice([0.01, 0.05, 0.3])
         self.tell(f"labmake {' '.join(command)}   killed after {after_steps} steps and {delay * 1000:.0f} ms")
         (self.folder / "killed").touch()
-        pid, output = start(command, self.root, self.folder / "killed")
+        pid, output = start(command, self.root, self.folder / "killed", self.waves)
         ended = False
         while not ended and Path(world.log).read_bytes().count(b"\n") < after_steps:
             time.sleep(0.001)
@@ -284,14 +301,12 @@ class History:
         for node in look.nodes.values():
             if node.runs and node.outputs is not None and ran[node.name.rstrip("/")]:
                 world.unsure.setdefault(node.identity, self.builds)
-        before, there = world.trees[name], self.lying(name, temporary=True)
+        before, there = world.trees[name], self.lying(name)
         new, known = after(world, look, complete=False)
+        self._nothing_lost(name, there, printed)
         torn = [p for p, text in there.items() if text not in (before.get(p), new.get(p))]
-        gone = [p for p, text in before.items() if text.startswith(EDITED) and p not in there and text == new.get(p)]
-        if torn or gone:
-            raise Mismatch(
-                f"after a kill these files are neither old nor new: {torn}, these are lost: {gone}\n{printed}"
-            )
+        if torn:
+            raise Mismatch(f"after a kill these files are neither old nor new: {torn}\n{printed}")
         for node in look.nodes.values():
             placed = node.outputs is not None and all(lies(there, path, data) for path, data in node.outputs.items())
             if placed:

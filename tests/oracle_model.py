@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import hashlib
 import itertools
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from oracle_paths import digest, files_of, fill, lies, matched
 from oracle_rules import (
     PLANS,
     Code,
@@ -84,44 +83,13 @@ class Node:
     """A node that got as far as its action: what it makes (None: its step fails), and whether the step has to run."""
 
     name: str
+    paths: tuple[str, ...]
     identity: Identity
     outputs: Mapping[str, Data] | None
     runs: bool
 
 
 CODES = {"failed": 1, "missing": 2, "edited": 3}
-
-
-def digest(data: Data) -> str:
-    """A digest of a file or folder."""
-    if isinstance(data, dict):
-        return digest("".join(f"{name} {digest(data[name])}\n" for name in sorted(data)).encode())
-    return hashlib.sha256(data).hexdigest()
-
-
-def files_of(path: str, data: Data) -> dict[str, bytes]:
-    """A target as files by path."""
-    return {f"{path}{name}": text for name, text in data.items()} if isinstance(data, dict) else {path: data}
-
-
-def lies(tree: Mapping[str, bytes], path: str, data: Data) -> bool:
-    """Whether exactly this target lies in a tree."""
-    there = {name: text for name, text in tree.items() if name == path or (path[-1] == "/" and name.startswith(path))}
-    return there == files_of(path, data)
-
-
-def fill(pattern: str, wild: Mapping[str, str]) -> str:
-    return re.sub(r"\{(\w+)(?::[^}]*)?\}", lambda m: wild.get(m[1], m[0]), pattern)
-
-
-def matched(pattern: str, path: str) -> dict[str, str] | None:
-    """The values of a pattern's wildcards in a path."""
-    text = "".join(
-        (f"(?P<{piece[1]}>{piece[2] or '[^/]+'})" if piece[1] else re.escape(piece[0]))
-        for piece in re.finditer(r"\{(\w+)(?::([^}]*))?\}|[^{]+", pattern)
-    )
-    found = re.fullmatch(text, path)
-    return None if found is None else found.groupdict()
 
 
 class Look:
@@ -262,15 +230,16 @@ class Look:
             made = dict(zip(outputs, meaning(rule, self.world.code, tag, wild, parts), strict=True))
         except StepFails:
             made = None
-        if not self.discard and any(self._edited(name, path, made) for path in outputs):
-            raise NotMade("edited", name)
         new = identity not in self.world.done
+        runs = new or name in self.forced
+        if not self.discard and any(self._edited(name, path, made, runs) for path in outputs):
+            raise NotMade("edited", name)
         if self.dry is not None:
             known = self.world.known[self.name].get(name)
             lying = made is not None and all(lies(self.world.trees[self.name], p, d) for p, d in made.items())
             if new or not lying or known is None or known.outputs != made:
                 raise NotMade("unknown", name)
-        node = Node(name, identity, made, new or name in self.forced)
+        node = Node(name, tuple(outputs), identity, made, runs)
         self.nodes[name] = node
         if made is None:
             raise NotMade("failed", name)
@@ -329,14 +298,17 @@ class Look:
         text = command(rule, [One("")] * count, "")
         return (text, code.tool, code.tool_comment) if rule.style == "tool" else (text,)
 
-    def _edited(self, node: str, path: str, made: Mapping[str, Data] | None) -> bool:
-        """Whether a file lies in a target's place that would be lost if the target were placed."""
+    def _edited(self, node: str, path: str, made: Mapping[str, Data] | None, runs: bool) -> bool:
+        """Whether a file lies in a target's place that would be lost if the target were placed.
+
+        Which files a folder will have is not known before its step has run: then only those count that it has had.
+        """
         tree = self.world.trees[self.name]
         if not path.endswith("/"):
             return tree.get(path, b"").startswith(EDITED)
         before = self.world.known[self.name].get(node)
         names: set[str] = set()
-        for outputs in (before.outputs if before else {}, made or {}):
+        for outputs in (before.outputs if before else {}, {} if runs else made or {}):
             names |= set(outputs.get(path, {}))  # type: ignore[arg-type]
         return any(tree.get(f"{path}{name}", b"").startswith(EDITED) for name in names)
 
@@ -369,6 +341,7 @@ def after(world: World, look: Look, complete: bool) -> tuple[dict[str, bytes], d
     tree, known = dict(world.trees[look.name]), dict(world.known[look.name])
     for node in look.nodes.values():
         if node.outputs is None:
+            tree = {k: v for k, v in tree.items() if not (v.startswith(EDITED) and _in_the_way(k, node, look.discard))}
             continue
         for path, data in node.outputs.items():
             tree = {k: v for k, v in tree.items() if not (k == path or (path[-1] == "/" and k.startswith(path)))}
@@ -391,6 +364,11 @@ def after(world: World, look: Look, complete: bool) -> tuple[dict[str, bytes], d
                 for file in files_of(path, data):
                     del tree[file]
     return tree, known
+
+
+def _in_the_way(path: str, node: Node, discard: bool) -> bool:
+    """Whether a file is set aside before a step runs: an edit that is given up, or a foreign file in its folder."""
+    return any((discard and path == one) or (one[-1] == "/" and path.startswith(one)) for one in node.paths)
 
 
 def _exists(probe: Look, node: str) -> bool:

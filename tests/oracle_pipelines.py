@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import random
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
@@ -362,16 +363,27 @@ def _used(rule: Rule) -> list[str]:
     return found
 
 
+def in_other_order(name: str, text: str) -> str:
+    """The same lines or elements, backwards."""
+    if name.endswith(".json"):
+        value = json.loads(text)
+        return json.dumps(value[::-1] if isinstance(value, list) else dict(reversed(value.items()))) + "\n"
+    head, rows = ("", text) if name.endswith(".txt") else ("word,n\n", text.removeprefix("word,n\n"))
+    return head + "".join(reversed(rows.splitlines(keepends=True)))
+
+
 def rewrite(rng: random.Random, sources: Mapping[str, str]) -> tuple[dict[str, str], str]:
     """Another content for one source file: drawn anew, one element more or fewer, FAIL in or out, or of equal size."""
     name = rng.choice(sorted(sources))
     old = sources[name]
-    way = rng.choice(["anew", "anew", "fail", "size", "more"])
+    way = rng.choice(["anew", "anew", "fail", "size", "more", "order"])
     if way == "fail" and name.endswith(".txt"):
         new = old.replace("FAIL\n", "") or "ant\n" if "FAIL" in old else old + "FAIL\n"
     elif way == "size":
         word, other = rng.sample([w for w in VOCABULARY if len(w) == 3], 2)
         new = old.replace(word, other) if word in old and other not in old else old
+    elif way == "order":
+        new = in_other_order(name, old)
     elif way == "more" and name.endswith(".txt"):
         new = old + f"{rng.choice(VOCABULARY)}\n"
     else:

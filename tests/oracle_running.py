@@ -14,6 +14,8 @@ from pathlib import Path
 import psutil
 from oracle_model import EDITED
 
+from labmake.engine import wave
+
 PATIENCE = 300.0
 """Seconds after which a process that should have ended will not."""
 
@@ -40,8 +42,11 @@ def put(path: Path, data: bytes, rng: random.Random | None) -> None:
         os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
 
 
-def start(words: Sequence[str], folder: Path, printed: Path) -> tuple[int, Path]:
-    """Start a labmake command in a forked child, which has all of labmake loaded: its process id, what it prints."""
+def start(words: Sequence[str], folder: Path, printed: Path, waves: bool) -> tuple[int, Path]:
+    """Start a labmake command in a forked child, which has all of labmake loaded: its process id, what it prints.
+
+    With `waves` it takes the ways for a small change of a large build, however small the build is.
+    """
     sys.stdout.flush()
     sys.stderr.flush()
     pid = os.fork()
@@ -55,6 +60,8 @@ def start(words: Sequence[str], folder: Path, printed: Path) -> tuple[int, Path]
         null = os.open(os.devnull, os.O_RDONLY)
         for source, target in ((null, 0), (output, 1), (output, 2)):
             os.dup2(source, target)
+        if waves:
+            wave.LARGE = 0
         os.environ["PYTHONHASHSEED"] = "0"
         sys.argv = ["labmake", *words]
         from labmake.cli import entry

@@ -261,6 +261,8 @@ def _from_store_or_run(
             places.protect(services, path, None, fact, options.discard_edits and not options.dry)
         if options.dry:
             return WouldRun("run", reason or "its action changed")
+        for path in match.outputs.values():
+            places.make_way(services, path, fact)
         services.keep(action.text.encode())
         wanted = request(decided.options)
         order = {**job(services, match, action, decided.options, forced), "seconds": wanted.seconds}

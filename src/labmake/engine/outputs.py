@@ -137,6 +137,17 @@ def protect(services: Services, path: str, digest: Digest | None, fact: Fact | N
     raise _edited(services, path, bad)
 
 
+def make_way(services: Services, path: str, fact: Fact | None) -> None:
+    """Set aside what is nobody's in a folder target's place: which files its step will make is not known yet."""
+    place = services.absolute(path)
+    if fact is not None and path in fact.outputs and as_placed(place, fact.outputs[path]):
+        return
+    if path.endswith("/") and os.path.isdir(place) and not os.path.islink(place):
+        for name in list(walk(place)):
+            if not _known(services, os.path.join(place, name)):
+                set_aside(services, path + name)
+
+
 def _unknown(services: Services, path: str, digest: Digest | None, fact: Fact | None) -> Iterator[str]:
     """The project paths of files at a target's place whose content is nowhere else.
 
