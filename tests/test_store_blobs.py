@@ -488,8 +488,7 @@ def test_traces_by_two_processes_stand_in_the_order_they_came(tmp_path: Path) ->
 
 def test_a_trace_of_another_version_counts_as_missing(tmp_path: Path) -> None:
     writer = segments.Writer(str(store(tmp_path).root / "segments"))
-    writer.append("T", "action", b'{"action":"action"}')
-    writer.append("T", "action", b"[1]")
+    writer.append([("T", "action", b'{"action":"action"}'), ("T", "action", b"[1]")])
     assert store(tmp_path).trace("action") is None
 
 

@@ -29,8 +29,8 @@ class Project:
         return self.state / "state" / f"{name}-{socket.gethostname()}.db"
 
     def absolute(self, path: str) -> str:
-        """The file system path of a project path."""
-        return os.path.join(self.root, path.rstrip("/"))
+        """The file system path of a project path; an absolute one stays as it is."""
+        return path if path.startswith("/") else f"{self.root}/{path.rstrip('/')}"
 
 
 def find_project(start: Path) -> Project:

@@ -28,9 +28,8 @@ def digest_of(data: bytes) -> Digest:
     return f"{hashlib.sha256(data).hexdigest()}-{len(data)}"
 
 
-def canonical(value: Json) -> str:
-    """The one JSON text of a value: keys sorted, no spaces, Unicode as it is."""
-    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+canonical: Callable[[Json], str] = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode
+"""The one JSON text of a value: keys sorted, no spaces, Unicode as it is."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -40,6 +40,11 @@ class Asking:
         self._work = math.inf  # the first steps are always priced, with all that depends on them
         self._done = not build.recorded  # then no time is known
 
+    @property
+    def settled(self) -> bool:
+        """Whether there is nothing to ask about any more: it was asked, or no time is known."""
+        return self._done
+
     def __call__(self, nodes: list[str]) -> bool:
         """Whether to go on with `nodes`, which are now to run. New work is priced when it adds up to the budget."""
         if self._done:

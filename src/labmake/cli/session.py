@@ -13,6 +13,7 @@ from pathlib import Path
 
 from labmake.documents.rules import document_rules
 from labmake.engine.build import Build, Reached
+from labmake.engine.jobs import variables
 from labmake.engine.patterns import wildcards
 from labmake.engine.rulebook import EXP, Match, Rulebook, RuleFile, nearest, no_experiment
 from labmake.engine.runner import Executor
@@ -83,7 +84,8 @@ class Session:
 
         def workers() -> Executor:
             state = self.project.state
-            return Local(state / "steps", state / "store", this_machine(options.jobs), options.jobs)
+            pool = this_machine(options.jobs)
+            return Local(state / "steps", state / "store", pool, options.jobs, variables(self.project))
 
         return Build(self.services, options, workers, reached)
 

@@ -8,7 +8,7 @@ An input of more than LONG items is one line with the digest of the list, which 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from labmake.data.slices import slice_place, split_slice
@@ -58,7 +58,7 @@ def compose(
     `answers` has the answer to every item's question, `outputs` project paths by name, `code` (project path, digest,
     identity) of the closure's files; `keep` stores a blob. Raises RuleError if two files would share a place.
     """
-    lines = [f"labmake action {FORMAT}", f"recipe {canonical([recipe.kind, recipe.function, recipe.interpreter])}"]
+    lines = [f"labmake action {FORMAT}", f"recipe {_texts([recipe.kind, recipe.function, recipe.interpreter])}"]
     lines.append(f"text {canonical(recipe.text)}")
     if wrap:
         lines.append(f"wrap {canonical(wrap)}")
@@ -77,7 +77,7 @@ def compose(
         if len(described) > LONG:
             whole = keep(("\n".join(described) + "\n").encode())
             described = [f"{len(mine)} items {whole}"]
-        kind = canonical([shape.kind, *shape.each])
+        kind = _texts([shape.kind, *shape.each])
         lines += [f"input {canonical(name)} {kind} {line}" for line in described]
     places_out = {name: places.place(path) for name, path in outputs.items()}
     lines += [f"output {canonical(name)} {canonical(place)}" for name, place in places_out.items()]
@@ -102,7 +102,12 @@ def _input(name: str, item: Item, answer: Answer, places: Places) -> Input:
 
 
 def _line(item: Item, one: Input) -> str:
-    return f"{canonical(list(item.labels))} {canonical(one.place)} {one.digest}"
+    return f"{_texts(item.labels)} {canonical(one.place)} {one.digest}"
+
+
+def _texts(texts: Iterable[str]) -> str:
+    """canonical() of a list of texts, in a tenth of its time."""
+    return f"[{','.join([canonical(text) for text in texts])}]"
 
 
 def _role(shape: Shape, mine: list[Input]) -> Any:

@@ -61,6 +61,10 @@ class Outcome:
         return sum(made.how == how for made in self.made.values())
 
 
+LOOK_EVERY = 4
+"""Tasks after which a build that still decides looks whether a step has ended."""
+
+
 class Reached(Protocol):
     """What a change can reach, when everything else is known to be as it was; see engine.wave."""
 
@@ -68,6 +72,15 @@ class Reached(Protocol):
     def nodes(self) -> frozenset[str]: ...
     @property
     def owners(self) -> dict[str, str]: ...
+
+
+class Agreement(Protocol):
+    """Whether a build may go on: asked with the nodes that are now to run, when nothing more can be known until a step
+    has; False stops. When it is `settled`, it agrees to all that comes."""
+
+    @property
+    def settled(self) -> bool: ...
+    def __call__(self, nodes: list[str]) -> bool: ...
 
 
 class Build:
@@ -90,8 +103,7 @@ class Build:
         self._signals = 0
         self._decided: dict[str, Run] = {}
         self._undiscussed: list[str] = []
-        self.agree: Callable[[list[str]], bool] | None = None
-        """Asked with the nodes that are now to run, when nothing more can be known until a step has; False stops."""
+        self.agree: Agreement | None = None
 
     # What a user asks for ----------------------------------------------------------------------------------------
 
@@ -221,8 +233,11 @@ class Build:
         while True:
             while self._ready:
                 self._step(*self._ready.popleft())
-            if len(self._pending) >= COMMIT_EVERY:
-                self._commit()
+                if len(self._pending) >= COMMIT_EVERY:
+                    self._commit()
+                if self._signals > 1:
+                    self._runner.kill()
+                self._keep_busy()
             if self._stopping:
                 self._runner.stop_starting()
             else:
@@ -235,6 +250,14 @@ class Build:
             if self._stopping or not self._tasks:
                 break
             self._break_cycle()
+
+    def _keep_busy(self) -> None:
+        """Start what can run while the rest is still being decided, and go on with what has ended, unless the price of
+        the whole may have to be agreed to first."""
+        if self._stopping or not self._runner.waiting or not (self.agree is None or self.agree.settled):
+            return
+        if self._runner.start() or not len(self._ready) % LOOK_EVERY:
+            self._ready.extendleft(reversed(self._runner.wait(0.0)))
 
     def _step(self, task: Task, value: Any) -> None:
         """Let a task go on until it waits or is done."""
@@ -370,7 +393,7 @@ class Build:
 
     def _start_steps(self) -> None:
         new, self._undiscussed = self._undiscussed, []
-        if new and self.agree is not None and not self.agree(new):
+        if new and not (self.agree is None or self.agree.settled or self.agree(new)):
             self._stopping = self.outcome.interrupted = True
             self._runner.stop_starting()
         else:

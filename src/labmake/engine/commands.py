@@ -4,13 +4,30 @@ from __future__ import annotations
 
 import re
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from functools import lru_cache
 
 from labmake.errors import RuleError
 from labmake.model import Json, canonical
 
 _NAME = r"[A-Za-z_][A-Za-z0-9_]*"
 _HOLE = re.compile(r"(?<!\$)\{\{(" + _NAME + r"(?:\.list)?)\}\}|(?<!\$)\{(" + _NAME + r")(\.list)?\}")
+
+
+@lru_cache(maxsize=1024)
+def _pieces(command: str) -> tuple[tuple[str, str, str, str, str], ...]:
+    """A command cut at its holes: (text before, literal in braces, name, ".list" or "", quote that is open there).
+
+    The last piece has no hole. A quote depends on the text alone, since values are quoted.
+    """
+    pieces: list[tuple[str, str, str, str, str]] = []
+    quote, end = "", 0
+    for match in _HOLE.finditer(command):
+        between = command[end : match.start()]
+        quote = _quote_state(between, quote)
+        end = match.end()
+        pieces.append((between, match[1] or "", match[2] or "", match[3] or "", quote))
+    return (*pieces, (command[end:], "", "", "", ""))
 
 
 def fill(command: str, values: Mapping[str, str | Sequence[str]], lists: Mapping[str, str]) -> str:
@@ -20,27 +37,33 @@ def fill(command: str, values: Mapping[str, str | Sequence[str]], lists: Mapping
     for an unknown name.
     """
     out: list[str] = []
-    quote, end = "", 0
-    for match in _HOLE.finditer(command):
-        between = command[end : match.start()]
-        quote = _quote_state(between, quote)
+    for between, literal, name, is_list, quote in _pieces(command):
         out.append(between)
-        end = match.end()
-        if match[1]:
-            out.append("{" + match[1] + "}")
-            continue
-        name, is_list = match[2], match[3]
-        if name not in values or (is_list and name not in lists):
-            raise RuleError(
-                f"the command asks for {{{name}{is_list or ''}}}, which the rule does not have",
-                [("command", command), ("has", ", ".join(sorted(values)))],
-                [f"name an input, output, parameter or wildcard {name}, or write {{{{{name}}}}} for the literal text"],
-            )
-        value = lists[name] if is_list else values[name]
-        words = [value] if isinstance(value, str) else list(value)
-        out.append(" ".join(_quoted(word, quote) for word in words))
-    out.append(command[end:])
+        if literal:
+            out.append("{" + literal + "}")
+        elif name:
+            if name not in values or (is_list and name not in lists):
+                raise _no_such_name(command, name + is_list, values)
+            value = lists[name] if is_list else values[name]
+            words = [value] if isinstance(value, str) else list(value)
+            out.append(" ".join(_quoted(word, quote) for word in words))
     return "".join(out)
+
+
+def _no_such_name(command: str, name: str, values: Iterable[str]) -> RuleError:
+    return RuleError(
+        f"the command asks for {{{name}}}, which the rule does not have",
+        [("command", command), ("has", ", ".join(sorted(values)))],
+        [f"name an input, output, parameter or wildcard {name}, or write {{{{{name}}}}} for the literal text"],
+    )
+
+
+def check_names(command: str, names: Iterable[str]) -> None:
+    """Raises RuleError if a command asks for a name that is not among `names`."""
+    known = frozenset(names)
+    for _, _, name, is_list, _ in _pieces(command):
+        if name and name not in known:
+            raise _no_such_name(command, name + is_list, known)
 
 
 def _quoted(word: str, quote: str) -> str:

@@ -16,7 +16,7 @@ from typing import Any
 
 from labmake.engine import outputs as places
 from labmake.engine import pins
-from labmake.engine.jobs import failed_folder, request, variables
+from labmake.engine.jobs import failed_folder, request, seed
 from labmake.engine.nodes import Again, Made, Run, WouldRun
 from labmake.engine.rulebook import Match
 from labmake.engine.services import Options, Services
@@ -130,6 +130,8 @@ def _run(services: Services, match: Match, action: Digest, forced: bool, pin: st
     job = {
         "id": match.node,
         "action": action,
+        "text": b"",
+        "looked": -1,
         "supersede": True,
         "code": [],
         "inputs": [],
@@ -139,7 +141,7 @@ def _run(services: Services, match: Match, action: Digest, forced: bool, pin: st
         "command": [sys.executable, "-P", "-m", "labmake.executors.fetch"],
         "step": {"address": address, "tries": rules.get("retries", TRIES - 1) + 1, "outputs": {"out": place}},
         "lists": {},
-        "env": variables(services, place),
+        "env": {"LABMAKE_SEED": seed(place)},
         "secrets": [],
         "failed": failed_folder(services, match.node),
         "aside": "",

@@ -29,7 +29,7 @@ from labmake.engine.services import Options, Services
 from labmake.errors import LabmakeError
 from labmake.executors.resources import Request
 from labmake.layout import Places, short
-from labmake.model import Action, Digest, Fact, Key, Step, Trace, canonical
+from labmake.model import Action, Digest, Fact, Key, Recipe, Step, Trace, canonical
 from labmake.store.digest import FileChanged
 
 TRIES = 3
@@ -186,9 +186,8 @@ def decide(services: Services, match: Match) -> Asking:
     try:
         shapes = yield from asking.shapes(step, match.values, match.rule.home, groups)
         recipe, params = bind(step, match.binding)
-        names = [*shapes, *params, *match.binding, *match.rule.outputs, "out", "scratch"]
-        check_holes(recipe, names)
-        code = code_key(step, match)
+        check_holes(recipe, (*shapes, *params, *match.binding, *match.rule.outputs, "out", "scratch"))
+        code = code_key(step, recipe, match)
         extra = [code] if step.options.get("environment") == "none" else [code, "?environment"]
         keys = list(dict.fromkeys([*(item.question for shape in shapes.values() for item in shape.items), *extra]))
         answers = dict(zip(keys, (yield from asking.ask(keys, groups)), strict=True))
@@ -218,8 +217,15 @@ def decide(services: Services, match: Match) -> Asking:
     except LabmakeError as error:
         error.where = error.where or where
         raise
-    snapshot = services.keep("".join(f"{canonical(list(one))}\n" for one in action.code).encode())
-    return Decided(action, tuple(groups), step.options, snapshot)
+    return Decided(action, tuple(groups), step.options, _snapshot(services, action))
+
+
+def _snapshot(services: Services, action: Action) -> Digest:
+    """The list of the code files as they are, kept as a blob."""
+    if action.code not in services.snapshots:
+        text = "".join(f"{canonical(list(one))}\n" for one in action.code)
+        services.snapshots[action.code] = services.keep(text.encode())
+    return services.snapshots[action.code]
 
 
 def _plan(services: Services, match: Match, groups: list[Group]) -> Asking:
@@ -238,9 +244,8 @@ def _plan(services: Services, match: Match, groups: list[Group]) -> Asking:
     return step
 
 
-def code_key(step: Step, match: Match) -> Key:
-    """The question for the code of a step."""
-    recipe, _ = bind(step, match.binding)
+def code_key(step: Step, recipe: Recipe, match: Match) -> Key:
+    """The question for the code of a step with its recipe as bound."""
     extra = list(step.options.get("code", ()))
     return f"?code {canonical([recipe.kind, recipe.text, recipe.function, match.rule.home, extra, recipe.interpreter])}"
 
@@ -252,7 +257,9 @@ def _from_store_or_run(
     action, tried = decided.action, 0
     while True:
         before = services.ran.get(action.digest)  # by another node of the same action
-        trace = None if forced and before is None else services.blobs.trace(action.digest)
+        # An action that is not seen yet is looked for again under its lease, if others have added something since.
+        looked = services.blobs.generation
+        trace = None if forced and before is None else services.blobs.trace(action.digest, look=options.dry)
         if trace is not None:
             made = _restore(services, options, match, fact, decided, trace)
             if made is not None:
@@ -263,9 +270,8 @@ def _from_store_or_run(
             return WouldRun("run", reason or "its action changed")
         for path in match.outputs.values():
             places.make_way(services, path, fact)
-        services.keep(action.text.encode())
         wanted = request(decided.options)
-        order = {**job(services, match, action, decided.options, forced), "seconds": wanted.seconds}
+        order = {**job(services, match, action, decided.options, forced), "seconds": wanted.seconds, "looked": looked}
         if before is not None and not before["ok"]:
             raise step_error(services, match, action, order, before)
         answer = yield Run(order, wanted, reason or "its action changed")
@@ -331,9 +337,12 @@ def _fact(match: Match, decided: Decided, placed: Mapping[str, places.Placed]) -
     return Fact(match.node, match.rule.digest, decided.groups, decided.action.digest, dict(placed), decided.snapshot)
 
 
+_FACT = json.JSONEncoder(separators=(",", ":")).encode
+
+
 def fact_text(fact: Fact) -> str:
     """A fact as the state keeps it."""
-    return json.dumps([fact.node, fact.rule, fact.groups, fact.action, fact.outputs, fact.snapshot])
+    return _FACT([fact.node, fact.rule, fact.groups, fact.action, fact.outputs, fact.snapshot])
 
 
 def parse_fact(text: str) -> Fact | None:

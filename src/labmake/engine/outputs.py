@@ -176,6 +176,9 @@ def _known(services: Services, place: str) -> bool:
 def _check_way(services: Services, path: str) -> None:
     """Raise Edited if a file stands where one of the target's folders has to be."""
     parts = path.rstrip("/").split("/")
+    above = "/".join(parts[:-1])
+    if above in services.folders:
+        return
     for count in range(1, len(parts)):
         folder = services.absolute("/".join(parts[:count]))
         if os.path.lexists(folder) and not os.path.isdir(folder):
@@ -184,6 +187,7 @@ def _check_way(services: Services, path: str) -> None:
                 [("target", path), ("file", "/".join(parts[:count]))],
                 ["move it away, then build again"],
             )
+    services.folders.add(above)
 
 
 def _edited(services: Services, path: str, bad: list[str]) -> Edited:

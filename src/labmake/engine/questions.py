@@ -104,6 +104,12 @@ def _code(services: Services, text: str) -> Asking:
 
 def code_closure(services: Services, text: str) -> Closure:
     """The files of a step's code. Raises RuleError if a file or function does not exist, or cannot be parsed."""
+    if text not in services.closures:
+        services.closures[text] = _code_closure(services, text)
+    return services.closures[text]
+
+
+def _code_closure(services: Services, text: str) -> Closure:
     kind, what, function, experiment, extra, interpreter = json.loads(text)
     code = services.code
     if kind == "document":

@@ -61,8 +61,8 @@ def recipe_errors(services: Services, matches: Iterable[Match]) -> list[LabmakeE
         if step is None or "{" in step.recipe.text + step.recipe.function or step.recipe.kind == "sh":
             continue
         try:
-            bind(step, match.binding)
-            code_closure(services, code_key(step, match)[6:])
+            recipe, _ = bind(step, match.binding)
+            code_closure(services, code_key(step, recipe, match)[6:])
         except LabmakeError as error:
             error.where = error.where or match.rule.where
             errors.append(error)

@@ -31,7 +31,7 @@ class Executor(Protocol):
     @property
     def waiting(self) -> int: ...
     @property
-    def running(self) -> list[Job]: ...
+    def busy(self) -> int: ...
     def submit(self, job: Job, request: Request) -> None: ...
     def start_ready(self, grant: Callable[[Job], bool]) -> list[Job]: ...
     def wait(self, timeout: float | None) -> list[tuple[Job, dict[str, Any]]]: ...
@@ -57,7 +57,7 @@ class Runner(Generic[T]):
     @property
     def busy(self) -> bool:
         """Whether something runs here, or elsewhere for us."""
-        return bool(self._elsewhere or self._freed or (self._executor and self._executor.running))
+        return bool(self._elsewhere or self._freed or (self._executor and self._executor.busy))
 
     def submit(self, waiter: T, run: Run) -> LabmakeError | None:
         """Have a step run; an error if this machine can never grant what it asks for."""
@@ -72,13 +72,20 @@ class Runner(Generic[T]):
             executor.submit({**run.job, "why": run.why}, run.request)
         return None
 
-    def start(self) -> None:
-        """Start what resources and leases allow."""
+    @property
+    def waiting(self) -> bool:
+        """Whether a step waits for resources."""
+        return self._executor is not None and bool(self._executor.waiting)
+
+    def start(self) -> bool:
+        """Start what resources and leases allow; whether something started."""
         if self._executor is None:
-            return
-        for job in self._executor.start_ready(self._grant):
+            return False
+        started = self._executor.start_ready(self._grant)
+        for job in started:
             self._services.reporter.started(job["id"], job["why"])
-        self._services.reporter.planned(self._executor.waiting, len(self._executor.running))
+        self._services.reporter.planned(self._executor.waiting, self._executor.busy)
+        return bool(started)
 
     def _grant(self, job: Job) -> bool:
         """Whether a job may start now: nobody runs its action, and since it was looked up nobody has."""
@@ -88,8 +95,9 @@ class Runner(Generic[T]):
             self._leases.when_free(action, self._tell)
             return False
         if not job["supersede"]:
-            self._services.blobs.refresh()
-            if self._services.blobs.trace(action) is not None:
+            blobs = self._services.blobs
+            blobs.refresh()
+            if blobs.generation != job["looked"] and blobs.trace(action, look=False) is not None:
                 self._leases.give_back(action)
                 self._freed.append(action)
                 return False
@@ -101,16 +109,18 @@ class Runner(Generic[T]):
         if self._pipe is not None:
             os.write(self._pipe[1], b"0")
 
-    def wait(self) -> list[tuple[T, Any]]:
-        """Wait until something can go on; returns who, with a worker's answer or Again."""
+    def wait(self, seconds: float | None = None) -> list[tuple[T, Any]]:
+        """Wait until something can go on, or `seconds`; returns who, with a worker's answer or Again."""
         assert self._executor is not None
         resumed: list[tuple[T, Any]] = []
-        finished = [] if self._freed else self._executor.wait(None)
+        finished = [] if self._freed else self._executor.wait(seconds)
         for job, answer in finished:
             self._leases.give_back(job["action"])
             first, *others = self._waiters.pop(job["action"])
             if self.killed and not answer["ok"]:
                 continue  # it was stopped, it did not fail
+            if not answer["ok"] and answer["why"] == "worker":
+                self._services.blobs.look_everywhere()
             if answer["ok"]:
                 self._services.blobs.learn([(key, kind, tuple(where)) for key, kind, where in answer["learned"]])
                 self._services.reporter.finished(job["id"], answer["seconds"], answer["left"], answer["peak"])

@@ -9,7 +9,7 @@ from typing import Any, Protocol
 
 from labmake.engine.plan import Answer, Result
 from labmake.engine.rulebook import Rulebook
-from labmake.environment.code_files import CodeReader
+from labmake.environment.code_files import Closure, CodeReader
 from labmake.errors import LabmakeError
 from labmake.layout import Project
 from labmake.model import Action, Digest, Key
@@ -91,6 +91,12 @@ class Services:
     ran: dict[Digest, dict[str, Any]] = field(default_factory=dict)
     """The actions that ran in this build, with the worker's answer if one failed: no action runs twice in one."""
 
+    closures: dict[Key, Closure] = field(default_factory=dict)
+    """The code that was asked for in this build, by its question."""
+    snapshots: dict[tuple[tuple[str, Digest], ...], Digest] = field(default_factory=dict)
+    """The lists of code files that were kept in this build."""
+    folders: set[str] = field(default_factory=set)
+    """Project paths of folders above targets that were seen to be folders, or not to be there."""
     began: int = 0
     """The file system's clock when the command began, in nanoseconds."""
     looked: set[str] = field(default_factory=set)

@@ -113,6 +113,12 @@ class CodeReader:
         Words with placeholders, absolute paths, folders and files in generated/ are no code.
         Raises RuleError for a word in the experiment's own folder, which has to be written `./x`, or in another's.
         """
+        key = ("command", experiment, text)
+        if key not in self._closures:
+            self._closures[key] = self._command(text, experiment)
+        return self._closures[key]
+
+    def _command(self, text: str, experiment: str) -> Closure:
         words = [word for word in code_words.command_words(text) if not word.startswith("/")]
         closures = []
         for word in words:

@@ -2,54 +2,49 @@
 
 from __future__ import annotations
 
-import json
+import gc
 import os
 import selectors
 import shutil
 import signal
 import socket
-import subprocess
-import sys
+import time
+import traceback
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from labmake.executors.resources import Lease, Pool, Request
+from labmake.executors.wire import CHUNK, Unpacker, packed
 
-THREADS = (
-    "OMP_NUM_THREADS",
-    "OPENBLAS_NUM_THREADS",
-    "MKL_NUM_THREADS",
-    "NUMEXPR_NUM_THREADS",
-    "VECLIB_MAXIMUM_THREADS",
-    "POLARS_MAX_THREADS",
-    "RAYON_NUM_THREADS",
-    "JULIA_NUM_THREADS",
-    "LABMAKE_CPUS",
-)
-"""Variables by which libraries are told how many threads a step has booked."""
+PATIENCE = 10.0
+"""Seconds that a worker is given to end by itself."""
 
 
 @dataclass(slots=True)
 class _Slot:
-    """A worker process and what it is doing."""
+    """A worker process, the pipes to and from it, and what it is doing."""
 
-    process: subprocess.Popen[bytes]
-    buffer: bytearray = field(default_factory=bytearray)
+    pid: int
+    requests: int
+    answers: int
+    unpacker: Unpacker = field(default_factory=Unpacker)
     job: dict[str, Any] | None = None
     lease: Lease | None = None
 
 
 @dataclass
 class Local:
-    """Runs jobs in worker processes. `steps` is the folder for step folders, `store` the store's folder."""
+    """Runs jobs in worker processes. `steps` is the folder for step folders, `store` the store's folder, `environment`
+    what all steps get of it."""
 
     steps: Path
     store: Path
     pool: Pool
     limit: int
+    environment: Mapping[str, str]
     _slots: list[_Slot] = field(default_factory=list)
     _started: int = 0
     _waiting: dict[Request, deque[dict[str, Any]]] = field(default_factory=dict)
@@ -65,9 +60,9 @@ class Local:
         return sum(len(jobs) for jobs in self._waiting.values())
 
     @property
-    def running(self) -> list[dict[str, Any]]:
-        """The jobs that run now."""
-        return [slot.job for slot in self._slots if slot.job is not None]
+    def busy(self) -> int:
+        """How many jobs run now."""
+        return sum(slot.job is not None for slot in self._slots)
 
     def submit(self, job: dict[str, Any], request: Request) -> None:
         """Queue a job; it starts when its resources are free."""
@@ -86,10 +81,13 @@ class Local:
 
         A job that `grant` does not let start is forgotten: who refused it knows when to submit it again.
         """
-        started = []
+        started: list[dict[str, Any]] = []
+        running = self.busy
+        if running >= self.limit:
+            return started
         for request in sorted(self._waiting, key=lambda r: (r.gpus, r.memory, r.cpus), reverse=True):
             jobs = self._waiting[request]
-            while jobs and len(self.running) < self.limit:
+            while jobs and running < self.limit:
                 lease = self.pool.take(request)
                 if lease is None:
                     break
@@ -99,35 +97,35 @@ class Local:
                     continue
                 self._send(job, lease)
                 started.append(job)
+                running += 1
             if not jobs:
                 del self._waiting[request]
         return started
 
     def _send(self, job: dict[str, Any], lease: Lease) -> None:
         slot = next((slot for slot in self._slots if slot.job is None), None) or self._start()
-        job["env"].update(dict.fromkeys(THREADS, str(lease.cpus)))
-        job["env"]["CUDA_VISIBLE_DEVICES"] = ",".join(lease.gpus)
         slot.job, slot.lease = job, lease
-        assert slot.process.stdin is not None
+        data = memoryview(packed({**job, "cpus": lease.cpus, "gpus": lease.gpus}))
         try:
-            slot.process.stdin.write(json.dumps(job).encode() + b"\n")
-            slot.process.stdin.flush()
+            while data:
+                data = data[os.write(slot.requests, data) :]
         except BrokenPipeError:
-            pass  # the worker died; wait() sees the end of its output
+            pass  # the worker died; wait() sees the end of its answers
 
     def _start(self) -> _Slot:
+        """Fork a worker: it has labmake loaded at once, where a program of its own would take 100 ms to begin."""
         base = self.base / str(self._started)
         self._started += 1
-        process = subprocess.Popen(
-            [sys.executable, "-P", "-m", "labmake.executors.worker", str(base), str(self.store)],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            bufsize=1 << 16,
-        )
-        slot = _Slot(process)
+        requests, to_worker = os.pipe()
+        from_worker, answers = os.pipe()
+        pid = os.fork()
+        if pid == 0:
+            _become_worker(base, self.store, self.environment, requests, answers)
+        os.close(requests)
+        os.close(answers)
+        slot = _Slot(pid, to_worker, from_worker)
         self._slots.append(slot)
-        assert process.stdout is not None
-        self._selector.register(process.stdout, selectors.EVENT_READ, slot)
+        self._selector.register(from_worker, selectors.EVENT_READ, slot)
         return slot
 
     def wait(self, timeout: float | None) -> list[tuple[dict[str, Any], dict[str, Any]]]:
@@ -138,12 +136,8 @@ class Local:
             if slot is None:
                 os.read(key.fd, 512)
                 continue
-            data = os.read(key.fd, 1 << 16)
-            slot.buffer += data
-            while (end := slot.buffer.find(b"\n")) >= 0:
-                answer = json.loads(slot.buffer[:end])
-                del slot.buffer[: end + 1]
-                done.append(self._finish(slot, answer))
+            data = os.read(key.fd, CHUNK)
+            done += [self._finish(slot, answer) for answer in slot.unpacker.feed(data)]
             if not data:
                 done += self._died(slot)
         return done
@@ -157,32 +151,81 @@ class Local:
 
     def _died(self, slot: _Slot) -> list[tuple[dict[str, Any], dict[str, Any]]]:
         """A worker's output has ended: forget it; the job it had has failed."""
-        self._selector.unregister(slot.process.stdout)  # type: ignore[arg-type]
-        status = slot.process.wait()
+        self._selector.unregister(slot.answers)
         self._slots.remove(slot)
+        _close(slot.requests)
+        os.close(slot.answers)
+        _, status = os.waitpid(slot.pid, 0)
         if slot.job is None:
             return []
-        return [self._finish(slot, {"ok": False, "why": "worker", "facts": {"status": status}})]
+        facts = {"status": os.waitstatus_to_exitcode(status)}
+        return [self._finish(slot, {"ok": False, "why": "worker", "facts": facts})]
 
     def kill(self) -> None:
-        """End the running steps at once: a worker kills its step when its stdin ends."""
+        """End the running steps at once: a worker kills its step when its requests end."""
         for slot in self._slots:
-            if slot.process.poll() is None and slot.process.stdin is not None:
-                try:
-                    slot.process.stdin.close()
-                except OSError:
-                    pass
+            _close(slot.requests)
+            slot.requests = -1
 
     def close(self) -> None:
         """End the workers and remove their folders."""
         self.kill()
         for slot in self._slots:
-            try:
-                slot.process.wait(timeout=10)
-            except subprocess.TimeoutExpired:
-                slot.process.kill()
-                slot.process.wait()
+            _reap(slot.pid)
+            os.close(slot.answers)
+        self._slots.clear()
         shutil.rmtree(self.base, ignore_errors=True)
+
+
+def _become_worker(base: Path, store: Path, environment: Mapping[str, str], requests: int, answers: int) -> NoReturn:
+    """Go on as a worker, in the child of a fork, and never return.
+
+    Nothing of the coordinator's is touched: its database and locks are left alone, and what it has open is closed, for
+    a lease that a worker still had open would outlive its holder.
+    """
+    code = 1
+    shown = os.dup(2)
+    try:
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            signal.signal(number, signal.SIG_IGN)
+        signal.set_wakeup_fd(-1)
+        gc.disable()  # a worker makes no cycles that matter
+        gc.freeze()  # nothing that is there now is ever collected, and closes a number that is somebody else's by then
+        kept = sorted((2, requests, answers, shown))
+        for below, above in zip(kept, [*kept[1:], _open_limit()], strict=True):
+            os.closerange(below + 1, above)
+        from labmake.executors.worker import serve
+
+        serve(base, store, environment, requests, answers)
+        code = 0
+    except BaseException:
+        os.write(shown, traceback.format_exc().encode())
+    finally:
+        os._exit(code)
+
+
+def _open_limit() -> int:
+    """A number that no open descriptor has."""
+    try:
+        return max(int(name) for name in os.listdir("/dev/fd")) + 1
+    except (OSError, ValueError):
+        return os.sysconf("SC_OPEN_MAX")
+
+
+def _close(descriptor: int) -> None:
+    if descriptor >= 0:
+        os.close(descriptor)
+
+
+def _reap(pid: int) -> None:
+    """Wait for the end of a worker; one that does not end is killed."""
+    end = time.monotonic() + PATIENCE
+    while os.waitpid(pid, os.WNOHANG) == (0, 0):
+        if time.monotonic() > end:
+            os.kill(pid, signal.SIGKILL)
+            os.waitpid(pid, 0)
+            return
+        time.sleep(0.001)
 
 
 def _sweep(steps: Path) -> None:

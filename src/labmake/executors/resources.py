@@ -78,9 +78,7 @@ class Pool:
 
 def this_machine(jobs: int) -> Pool:
     """The pool of this machine, for `jobs` single-threaded steps at once."""
-    import psutil
-
-    return Pool(jobs, psutil.virtual_memory().total, gpu_indices())
+    return Pool(jobs, os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"), gpu_indices())
 
 
 def gpu_indices() -> list[str]:

@@ -16,6 +16,7 @@ import os
 import stat
 import time
 from collections.abc import Iterable
+from contextlib import AbstractContextManager
 from itertools import count
 from pathlib import Path
 
@@ -76,11 +77,27 @@ class Blobs:
 
     def learn(self, items: Iterable[Item]) -> None:
         """Enters what another process's `take_learned` returned (lists in place of tuples are taken too)."""
-        self._records.learn((key, kind, (where[0], where[1], where[2])) for key, kind, where in items)
+        known = [(key, kind, (where[0], where[1], where[2])) for key, kind, where in items]
+        self._records.learn(known)
+        self._records.is_told({segment for _, _, (segment, _, _) in known if segment})
+
+    def look_everywhere(self) -> None:
+        """One whose `take_learned` was told has died: what it appended last is looked for."""
+        self._records.look_everywhere()
+
+    def together(self) -> AbstractContextManager[None]:
+        """While it is entered, small blobs and traces are held back, and then appended in order by one write."""
+        return self._records.together()
 
     def refresh(self) -> None:
         """Reads what others appended; a look-up that finds nothing does so by itself."""
         self._records.refresh()
+
+    @property
+    def generation(self) -> int:
+        """A number that is raised when something was found that others appended: until then what was looked up stays
+        as it was."""
+        return self._records.generation
 
     def close(self) -> None:
         self._records.close()
@@ -172,7 +189,7 @@ class Blobs:
         """Stores `data` and returns its digest. Raises StoreError if the disk does not take it."""
         blob = digest_of(data)
         if len(data) <= SMALL:
-            if not self._records.find("B", blob):
+            if not self._records.find("B", blob, look=False):
                 self._records.append("B", blob, data)
         elif not self.verify(blob):
             temporary = self.temporary()
@@ -186,6 +203,22 @@ class Blobs:
                 os.close(descriptor)
             self._adopt(temporary, blob)
         return blob
+
+    def put_small(self, path: str) -> Digest | None:
+        """Stores a copy of the regular file at `path` if it is small, and returns its digest as an output (with `*` if
+        its owner may execute it); None for anything else. Raises FileChanged, StoreError."""
+        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+        try:
+            status = os.fstat(descriptor)
+            if not stat.S_ISREG(status.st_mode) or status.st_size > SMALL:
+                return None
+            data = os.read(descriptor, SMALL + 1)
+        finally:
+            os.close(descriptor)
+        if len(data) != status.st_size:
+            raise FileChanged(f"changed while it was read: {path}")
+        blob = self.put_bytes(data)
+        return blob + "*" if status.st_mode & stat.S_IXUSR else blob
 
     def put_file(self, path: str, digest: Digest) -> None:
         """Stores the file at `path`, which the caller has hashed and gives away.
@@ -256,9 +289,12 @@ class Blobs:
         added = max(time.time_ns(), latest)
         self._records.append("T", trace.action, render_trace(Kept(trace, added, supersede, accepted)))
 
-    def trace(self, action: Digest) -> Trace | None:
-        """The trace that stands for an action: the first that this store got, unless a later one superseded it."""
-        found = standing(self._kept(action))
+    def trace(self, action: Digest, look: bool = True) -> Trace | None:
+        """The trace that stands for an action: the first that this store got, unless a later one superseded it.
+
+        Without `look` it may miss one that another build has just appended: enough where a lease is taken next.
+        """
+        found = standing(self._kept(action, look))
         return found.trace if found else None
 
     def accepted(self, action: Digest) -> Accepted | None:
@@ -276,8 +312,8 @@ class Blobs:
         """All traces of an action, the oldest first: evidence of steps that are not repeatable."""
         return [one.trace for one in self._kept(action)]
 
-    def _kept(self, action: Digest) -> list[Kept]:
-        payloads = [self._records.read("T", action, where) for where in self._records.find("T", action)]
+    def _kept(self, action: Digest, look: bool = True) -> list[Kept]:
+        payloads = [self._records.read("T", action, where) for where in self._records.find("T", action, look)]
         return in_order(kept for data in payloads if data is not None and (kept := parse_trace(data)))
 
     # Large blobs

@@ -53,7 +53,7 @@ def copy(source: str, descriptor: int) -> Digest:
     origin = os.open(source, os.O_RDONLY)
     sha, size = hashlib.sha256(), 0
     try:
-        buffer = memoryview(bytearray(BUFFER))
+        buffer = memoryview(bytearray(min(BUFFER, os.fstat(origin).st_size + 1)))
         while count := os.readv(origin, [buffer]):
             sha.update(buffer[:count])
             write_all(descriptor, buffer[:count])

@@ -1,36 +1,119 @@
 """Leases: which build runs an action now. Others wait for it, and then find its trace.
 
-    leases/<hex of the action>    empty; exists while an action runs, locked by flock by the build that runs it
+    leases/table                  empty; where open file descriptions have locks of their own (Linux), the byte whose
+                                  number is the first 60 bits of an action's digest is locked by who runs it
+    leases/<hex of the action>    elsewhere: empty, exists while an action runs, locked by flock by who runs it
 
 Constraints: builds started apart, also in other worktrees, share a step; a killed build blocks nobody; a holder never
-waits for another lease, so there is no deadlock. Decision: flock, which ends with its process, on a file that the
-holder unlinks when it is done; a taker makes sure that the file it locked is still the one at that path. Rejected: a
-lock file with a process number, which a kill leaves behind and which cannot be told from a number used again.
+waits for another lease, so there is no deadlock; a lease is taken for every step. Decision: locks of the kernel, which
+end with their process. A byte of one file costs 4 µs, a file of its own 30 µs and, while steps write beside it, a wait
+for the file system's journal of 0.3 ms. Of a file of its own a taker makes sure that the one it locked is still the one
+at that path, for the holder unlinks it. Rejected: a lock file with a process number, which a kill leaves behind and
+which cannot be told from a number used again; POSIX locks, which end when any descriptor of the file is closed.
 """
 
 from __future__ import annotations
 
 import fcntl
 import os
+import struct
 import threading
 from collections.abc import Callable
 from pathlib import Path
+from typing import Protocol
 
 from labmake.model import Digest
 from labmake.store.digest import hex_of
+
+
+class Locks(Protocol):
+    """Locks by the hex digits of an action, each held by one build at a time."""
+
+    def take(self, name: str) -> bool:
+        """Take a lock; False while another build has it."""
+        ...
+
+    def give_back(self, name: str) -> None:
+        """End a lock that was taken."""
+        ...
+
+    def wait(self, name: str) -> None:
+        """Return when nobody has the lock. Called by a thread of its own."""
+        ...
 
 
 class Leases:
     """The leases of one build in `folder`."""
 
     def __init__(self, folder: Path) -> None:
-        self._folder = str(folder)
-        self._held: dict[Digest, int] = {}
         os.makedirs(folder, exist_ok=True)
+        self._locks: Locks = Bytes(str(folder)) if hasattr(fcntl, "F_OFD_SETLK") else Files(str(folder))
+        self._held: set[Digest] = set()
 
     def take(self, action: Digest) -> bool:
         """Take the lease of an action; False while another build has it. Look its trace up again after taking it."""
-        path = self._path(action)
+        if not self._locks.take(hex_of(action)):
+            return False
+        self._held.add(action)
+        return True
+
+    def give_back(self, action: Digest) -> None:
+        """End a lease; those who wait for it look for the trace."""
+        if action in self._held:
+            self._held.remove(action)
+            self._locks.give_back(hex_of(action))
+
+    def when_free(self, action: Digest, tell: Callable[[Digest], None]) -> None:
+        """Call `tell(action)` from another thread once nobody has its lease."""
+
+        def wait() -> None:
+            try:
+                self._locks.wait(hex_of(action))
+            finally:
+                tell(action)
+
+        threading.Thread(target=wait, daemon=True).start()
+
+
+class Bytes:
+    """Locks on single bytes of one file, of an open file description (fcntl(2), "Open file description locks")."""
+
+    def __init__(self, folder: str) -> None:
+        self._path = os.path.join(folder, "table")
+        self._descriptor = os.open(self._path, os.O_CREAT | os.O_RDWR, 0o666)
+
+    def take(self, name: str) -> bool:
+        try:
+            fcntl.fcntl(self._descriptor, fcntl.F_OFD_SETLK, _range(fcntl.F_WRLCK, name))
+        except BlockingIOError:
+            return False
+        return True
+
+    def give_back(self, name: str) -> None:
+        fcntl.fcntl(self._descriptor, fcntl.F_OFD_SETLK, _range(fcntl.F_UNLCK, name))
+
+    def wait(self, name: str) -> None:
+        descriptor = os.open(self._path, os.O_RDWR)
+        try:
+            fcntl.fcntl(descriptor, fcntl.F_OFD_SETLKW, _range(fcntl.F_RDLCK, name))
+        finally:
+            os.close(descriptor)
+
+
+def _range(kind: int, name: str) -> bytes:
+    """The `struct flock` for the byte of a lock."""
+    return struct.pack("hhqqi4x", kind, os.SEEK_SET, int(name[:15], 16), 1, 0)
+
+
+class Files:
+    """Locks on files of their own, by flock."""
+
+    def __init__(self, folder: str) -> None:
+        self._folder = folder
+        self._held: dict[str, int] = {}
+
+    def take(self, name: str) -> bool:
+        path = os.path.join(self._folder, name)
         while True:
             descriptor = os.open(path, os.O_CREAT | os.O_RDWR, 0o666)
             try:
@@ -39,39 +122,26 @@ class Leases:
                 os.close(descriptor)
                 return False
             if _is_at(descriptor, path):
-                self._held[action] = descriptor
+                self._held[name] = descriptor
                 return True
             os.close(descriptor)  # its holder was just done with it
 
-    def give_back(self, action: Digest) -> None:
-        """End a lease; those who wait for it look for the trace."""
-        descriptor = self._held.pop(action, None)
-        if descriptor is None:
-            return
+    def give_back(self, name: str) -> None:
+        descriptor = self._held.pop(name)
         try:
-            os.unlink(self._path(action))
+            os.unlink(os.path.join(self._folder, name))
         finally:
             os.close(descriptor)
 
-    def when_free(self, action: Digest, tell: Callable[[Digest], None]) -> None:
-        """Call `tell(action)` from another thread once nobody has its lease."""
-        thread = threading.Thread(target=self._wait, args=(action, tell), daemon=True)
-        thread.start()
-
-    def _wait(self, action: Digest, tell: Callable[[Digest], None]) -> None:
+    def wait(self, name: str) -> None:
         try:
-            descriptor = os.open(self._path(action), os.O_RDWR)
+            descriptor = os.open(os.path.join(self._folder, name), os.O_RDWR)
         except FileNotFoundError:
-            tell(action)
             return
         try:
             fcntl.flock(descriptor, fcntl.LOCK_SH)
         finally:
             os.close(descriptor)
-            tell(action)
-
-    def _path(self, action: Digest) -> str:
-        return os.path.join(self._folder, hex_of(action))
 
 
 def _is_at(descriptor: int, path: str) -> bool:

@@ -17,6 +17,7 @@ from pathlib import Path
 
 from labmake.errors import Edited
 from labmake.model import Digest, Stat, digest_of
+from labmake.seams import GRANULARITY
 from labmake.store.blobs import SMALL, Blobs
 from labmake.store.copying import copy, create, reflink, settle, write_all
 from labmake.store.digest import (
@@ -31,6 +32,7 @@ from labmake.store.digest import (
     triple,
 )
 from labmake.store.index import Location
+from labmake.store.segments import read_range
 
 LINKED = 1 << 20
 """Bytes from which a hard link is worth its price: the target then is read-only."""
@@ -74,15 +76,24 @@ def place_moved(source: str, destination: str) -> Stat:
     Renamed on the same file system; copied from another one, and if it is a link or one name of several.
     """
     status = os.lstat(source)
-    executable = bool(os.stat(source).st_mode & stat.S_IXUSR)
-    if stat.S_ISREG(status.st_mode) and status.st_nlink == 1 and status.st_dev == _device(destination):
-        os.chmod(source, (0o755 if executable else 0o644) & ~_umask())
-        placed = triple(settle(source))
+    regular = stat.S_ISREG(status.st_mode)
+    executable = bool((status if regular else os.stat(source)).st_mode & stat.S_IXUSR)
+    if regular and status.st_nlink == 1:
+        mode = (0o755 if executable else 0o644) & ~_umask()
+        if stat.S_IMODE(status.st_mode) != mode:
+            os.chmod(source, mode)
+        stamp = status.st_mtime_ns - GRANULARITY  # the file system's own clock when the step wrote it: see settle
+        os.utime(source, ns=(stamp, stamp))
+        placed = triple(os.stat(source))
         try:
             return _exchange(source, destination, lambda: placed, lost=False)
-        except OSError as error:  # one device may be mounted twice, and a rename cannot cross that
+        except FileNotFoundError:
+            os.makedirs(os.path.dirname(destination), exist_ok=True)
+            return _exchange(source, destination, lambda: placed, lost=False)
+        except OSError as error:
             if error.errno != errno.EXDEV:
                 raise
+    os.makedirs(os.path.dirname(destination) or ".", exist_ok=True)
     beside = _beside(destination)
     placed = _exchange(beside, destination, lambda: _write_new(beside, executable, lambda file: copy(source, file)))
     remove_file(source)
@@ -134,11 +145,8 @@ def place_input(blobs: Blobs, location: Location | None, digest: Digest, destina
             else:
                 place_input(blobs, None, entry.digest, path, os.path.join(origin, entry.path) if origin else "")
         os.makedirs(destination, exist_ok=True)
-    elif not origin and size_of(digest) <= SMALL:
-        data = blobs.read_at(location) if location is not None else blobs.read(digest)
-        if location is not None and digest_of(data) != plain(digest):
-            data = blobs.read(digest)
-        _write_input(destination, digest, lambda file: write_all(file, data))
+    elif size_of(digest) <= LINKED:
+        write_input(destination, digest, input_data(blobs, location, digest, origin))
     elif origin:
         _large_input(origin, destination, digest)
     else:
@@ -148,6 +156,50 @@ def place_input(blobs: Blobs, location: Location | None, digest: Digest, destina
         except (FileNotFoundError, FileChanged):
             _sound_blob(blobs, digest)  # raises StoreError, unless another process has just put it right
             _large_input(source, destination, digest)
+
+
+def input_data(blobs: Blobs, location: Location | None, digest: Digest, origin: str = "") -> bytes:
+    """The bytes of an input that is copied (up to LINKED), verified. Raises FileChanged, StoreError as place_input."""
+    if origin:
+        data = _read(origin, size_of(digest))
+        if digest_of(data) != plain(digest):
+            raise FileChanged(f"does not hold {digest}: {origin}")
+        return data
+    if location is not None:
+        try:
+            small = size_of(digest) <= SMALL
+            data = blobs.read_at(location) if small else _read(str(blobs.blob_path(digest)), size_of(digest))
+            if digest_of(data) == plain(digest):
+                return data
+        except FileNotFoundError:
+            pass
+    return blobs.read(digest)
+
+
+def _read(path: str, size: int) -> bytes:
+    """The bytes of a file of `size` bytes, and one more if it has become longer."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        return read_range(descriptor, 0, size + 1)
+    finally:
+        os.close(descriptor)
+
+
+def write_input(path: str, digest: Digest, data: bytes) -> None:
+    """A new read-only file, as a link is read-only: so a step does with small data what it does with large."""
+    os.close(create_input(path, digest, data))
+
+
+def create_input(path: str, digest: Digest, data: bytes) -> int:
+    """As write_input; returns the open descriptor, by which the file can be filled again."""
+    descriptor = create(path, input_mode(digest))
+    try:
+        write_all(descriptor, data)
+    except BaseException:
+        os.close(descriptor)
+        os.unlink(path)
+        raise
+    return descriptor
 
 
 def remove_file(path: str) -> None:
@@ -366,24 +418,18 @@ def _kept(path: str, digest: Digest) -> Stat | None:
 
 
 def _large_input(source: str, path: str, digest: Digest) -> None:
-    """An input by the cheapest way that keeps the step's hands off the source. Raises FileChanged."""
-    mode = _input_mode(digest)
-    if size_of(digest) > LINKED:
-        if _reflinked(source, path, mode):
-            if digest_file(path) != plain(digest):
-                os.unlink(path)
-                raise FileChanged(f"does not hold {digest}: {source}")
-            return
-        if is_executable(digest) == bool(os.stat(source).st_mode & stat.S_IXUSR) and _linked(source, path):
-            return
-    _write_input(path, digest, lambda file: _copy_exact(source, file, digest))
-
-
-def _write_input(path: str, digest: Digest, fill: Callable[[int], object]) -> None:
-    """A read-only copy, as a link is read-only: so a step does with small data what it does with large."""
-    descriptor = create(path, _input_mode(digest))
+    """An input over LINKED by the cheapest way that keeps the step's hands off the source. Raises FileChanged."""
+    mode = input_mode(digest)
+    if _reflinked(source, path, mode):
+        if digest_file(path) != plain(digest):
+            os.unlink(path)
+            raise FileChanged(f"does not hold {digest}: {source}")
+        return
+    if is_executable(digest) == bool(os.stat(source).st_mode & stat.S_IXUSR) and _linked(source, path):
+        return
+    descriptor = create(path, mode)
     try:
-        fill(descriptor)
+        _copy_exact(source, descriptor, digest)
     except BaseException:
         os.unlink(path)
         raise
@@ -391,5 +437,6 @@ def _write_input(path: str, digest: Digest, fill: Callable[[int], object]) -> No
         os.close(descriptor)
 
 
-def _input_mode(digest: Digest) -> int:
+def input_mode(digest: Digest) -> int:
+    """The mode with which an input is made, less the process's umask."""
     return 0o555 if is_executable(digest) else 0o444

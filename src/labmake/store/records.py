@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 
 from labmake.seams import GRANULARITY
 from labmake.store.index import Index, Item, Location
@@ -29,33 +30,67 @@ class Records:
         self._seen: dict[str, tuple[int, int]] = {}
         self._growing: set[str] = set()
         self._listed: int | None = None
+        self._held: dict[tuple[str, str], bytes] | None = None
+        self._told: set[str] = set()
+        self.generation = 0
+        """Raised when something that others appended was read."""
         self.learned: list[Item] = []
 
-    def find(self, kind: str, key: str) -> list[Location]:
-        """Where the records of `key` lie; [] if there is none."""
+    def find(self, kind: str, key: str, look: bool = True) -> list[Location]:
+        """Where the records of `key` lie; [] if there is none. Without `look`, what others have just appended counts
+        only if it was read already."""
         if self._follow and self._listed is None:
             self.refresh()
         found = self._index.get(kind, key)
-        if not found and self._follow:
+        if not found and look and self._follow:
             self.refresh()
             found = self._index.get(kind, key)
         return found
 
-    def append(self, kind: str, key: str, payload: bytes) -> Location:
+    def append(self, kind: str, key: str, payload: bytes) -> None:
         """Appends a record. Raises StoreError if the disk does not take it."""
-        location = self._writer.append(kind, key, payload)
-        self.learned.append((key, kind, location))
-        self.learn([(key, kind, location)])
-        return location
+        if self._held is not None:
+            self._held[kind, key] = payload
+        else:
+            self._write([(kind, key, payload)])
+
+    def _write(self, records: list[tuple[str, str, bytes]]) -> None:
+        locations = self._writer.append(records)
+        items = [(key, kind, where) for (kind, key, _), where in zip(records, locations, strict=True)]
+        self.learned += items
+        self.learn(items)
+
+    @contextmanager
+    def together(self) -> Iterator[None]:
+        """While it is entered, records are held back; at its end all are appended, in order, with one write.
+
+        What is held is not found until then. If something fails meanwhile, nothing is appended.
+        """
+        held = self._held = {}
+        try:
+            yield
+        finally:
+            self._held = None
+        if held:
+            self._write([(kind, key, payload) for (kind, key), payload in held.items()])
 
     def learn(self, items: Iterable[Item]) -> None:
         """Adds what is known of records without reading them."""
         items = list(items)
         self._index.put_many(items)
+        offsets = self._index.offsets()
         for key, _, location in items:
             start, end = end_of(key, location)
-            if start == (self._index.offsets().get(location[0]) or len(HEADER)):
+            if start == (offsets.get(location[0]) or len(HEADER)):
                 self._index.put_offset(location[0], end)
+
+    def is_told(self, segments: Iterable[str]) -> None:
+        """Whoever writes these segments tells what it appends: `refresh` need not look, until `look_everywhere`."""
+        self._told.update(segments)
+
+    def look_everywhere(self) -> None:
+        """One of those who tell has died, perhaps before it told."""
+        self._told.clear()
 
     def read(self, kind: str, key: str, location: Location) -> bytes | None:
         """The payload of a record; None if it is not there or damaged."""
@@ -75,9 +110,10 @@ class Records:
         return read_range(self._reader(segment), offset, offset + length)
 
     def refresh(self) -> None:
-        """Reads what others appended: costs one stat for the folder and one for each segment that can grow."""
+        """Reads what others appended: costs one stat for the folder and one for each segment that can grow and whose
+        writer does not tell."""
         self._list()
-        for name in tuple(self._growing):
+        for name in self._growing - self._told if self._told else tuple(self._growing):
             try:
                 status = os.stat(os.path.join(self._folder, name))
             except FileNotFoundError:
@@ -91,6 +127,7 @@ class Records:
             if status.st_size != upto and self._seen.get(name) != seen:
                 self._scan(name, status.st_size)
                 self._seen[name] = seen
+                self.generation += 1
 
     def close(self) -> None:
         self._writer.close()
@@ -108,6 +145,7 @@ class Records:
         offsets = self._index.offsets()
         for name in set(offsets) - names:
             self._index.drop_segment(name)
+        self.generation += 1
         self._growing = {name for name in names if offsets.get(name, 0) < LIMIT}
         self._listed = stamp if settled else -1
 

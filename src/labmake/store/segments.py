@@ -101,23 +101,29 @@ class Writer:
         self._name = ""
         self._end = 0
 
-    def append(self, kind: str, key: str, payload: bytes) -> Location:
-        """Appends a record and says where it lies. Raises StoreError if the disk does not take it."""
+    def append(self, records: Sequence[tuple[str, str, bytes]]) -> list[Location]:
+        """Appends records (kind, key, payload) with one write and says where they lie.
+
+        Raises StoreError if the disk does not take them all; then none is there.
+        """
         # A forked child shares the lock with its parent: it has to take a segment of its own.
         if self._descriptor < 0 or self._owner != os.getpid() or self._end >= LIMIT:
             self.close()
             self._take()
-        record = frame(kind, key, payload)
+        framed = [frame(*record) for record in records]
+        data = b"".join(framed)
         try:
-            written = os.write(self._descriptor, record)
+            written = os.write(self._descriptor, data)
         except OSError as error:
             raise self._refused(error.strerror or str(error))
-        if written != len(record):
+        if written != len(data):
             os.ftruncate(self._descriptor, self._end)
             raise self._refused("no space left on the disk")
-        offset = self._end + len(record) - len(payload) - _TAIL.size
-        self._end += written
-        return self._name, offset, len(payload)
+        locations: list[Location] = []
+        for (_, _, payload), whole in zip(records, framed, strict=True):
+            self._end += len(whole)
+            locations.append((self._name, self._end - len(payload) - _TAIL.size, len(payload)))
+        return locations
 
     def close(self) -> None:
         """Gives the segment back."""
