@@ -27,6 +27,16 @@ def stat_of(path: str) -> Stat | None:
     return (found.st_size, found.st_mtime_ns, found.st_ino) if stat.S_ISREG(found.st_mode) else None
 
 
+def _stat_inside(path: str) -> Stat | None:
+    """As stat_of, of a file or a link in a folder target."""
+    try:
+        found = os.lstat(path)
+    except OSError:
+        return None
+    kept = stat.S_ISREG(found.st_mode) or stat.S_ISLNK(found.st_mode)
+    return (found.st_size, found.st_mtime_ns, found.st_ino) if kept else None
+
+
 def walk(folder: str, below: str = "") -> Iterator[str]:
     """The relative paths of everything in a folder that is no folder."""
     with os.scandir(os.path.join(folder, below) if below else folder) as entries:
@@ -52,7 +62,7 @@ def as_placed(path: str, placed: Placed) -> bool:
         except OSError:
             return False
         return present == set(recorded) and all(
-            stat_of(os.path.join(path, name)) == tuple(known) for name, known in recorded.items() if known
+            _stat_inside(os.path.join(path, name)) == tuple(known) for name, known in recorded.items() if known
         )
     return stat_of(path) == tuple(recorded)
 
@@ -144,7 +154,7 @@ def make_way(services: Services, path: str, fact: Fact | None) -> None:
         return
     if path.endswith("/") and os.path.isdir(place) and not os.path.islink(place):
         for name in list(walk(place)):
-            if not _known(services, os.path.join(place, name)):
+            if not _known_inside(services, path, name, None, fact):
                 set_aside(services, path + name)
 
 
@@ -160,7 +170,7 @@ def _unknown(services: Services, path: str, digest: Digest | None, fact: Fact | 
         if digest is not None and services.blobs.has(digest):
             ours |= {entry.path for entry in parse_manifest(services.blobs.read(digest))}
         for name in walk(place):
-            if name in ours and not _known(services, os.path.join(place, name)):
+            if name in ours and not _known_inside(services, path, name, digest, fact):
                 yield path + name
     elif folder or not _known(services, place):
         yield path.rstrip("/")
@@ -171,6 +181,22 @@ def _known(services: Services, place: str) -> bool:
         return False
     found = _digest(place)
     return found is not None and services.blobs.has(plain(found))
+
+
+def _known_inside(services: Services, path: str, name: str, digest: Digest | None, fact: Fact | None) -> bool:
+    """As _known, of a file or a link in a folder target. A link is known if a manifest has it; what nobody recorded
+    (the state was lost) may go if it points to a neighbour, as links of results do."""
+    place = services.absolute(path + name)
+    if not os.path.islink(place):
+        return _known(services, place)
+    target = os.readlink(place)
+    before = fact.outputs[path][0] if fact is not None and path in fact.outputs else None
+    for manifest in (digest, before):
+        if manifest is not None and services.blobs.has(manifest):
+            entries = parse_manifest(services.blobs.read(manifest))
+            if any(entry.kind == "l" and (entry.path, entry.value) == (name, target) for entry in entries):
+                return True
+    return before is None and not os.path.normpath(os.path.join(os.path.dirname(name), target)).startswith(("/", ".."))
 
 
 def _check_way(services: Services, path: str) -> None:

@@ -23,7 +23,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from labmake.errors import LabmakeError
+from labmake.errors import LabmakeError, StoreError
 from labmake.executors.stepfolder import Box, StepFolders
 from labmake.model import Trace
 from labmake.store.blobs import Blobs
@@ -42,25 +42,33 @@ class Worker:
     """The state of one worker: its folder, its store, the step that runs."""
 
     def __init__(self, base: Path, store: Path) -> None:
-        self.base = base
-        shutil.rmtree(base, ignore_errors=True)
-        base.mkdir(parents=True)
-        self.blobs = Blobs(store, MemoryIndex(), follow=False)
-        self.folders = StepFolders(base, self.blobs)
+        self.base, self.store = base, store
         self.log = str(base / "log")
-        self.job = os.open(base / "job", os.O_CREAT | os.O_WRONLY, 0o644)
+        self.job = -1
         self.scratch = base / "scratch"
         self.group = 0
         self.timed_out = False
         self.ending = False
         """Whether the coordinator is gone."""
 
+    def _prepare(self) -> None:
+        """Make this worker's folder and open the store, before its first step: so a disk that refuses is an answer."""
+        shutil.rmtree(self.base, ignore_errors=True)
+        self.base.mkdir(parents=True)
+        self.blobs = Blobs(self.store, MemoryIndex(), follow=False)
+        self.folders = StepFolders(self.base, self.blobs)
+        self.job = os.open(self.base / "job", os.O_CREAT | os.O_WRONLY, 0o644)
+
     def run(self, job: dict[str, Any]) -> dict[str, Any]:
         """Run one step; every failure is an answer."""
         try:
+            if self.job < 0:
+                self._prepare()
             box = self.folders.open(job["code"], job["inputs"], job["outputs"].values())
         except FileChanged as error:
             return {"ok": False, "why": "changed", "facts": {"file": str(error)}}
+        except LabmakeError as error:
+            return _told(error)
         except OSError as error:
             return _disk(error)
         try:
@@ -70,7 +78,7 @@ class Worker:
             return {"ok": False, "why": "changed", "facts": {"file": str(error)}}
         except LabmakeError as error:
             self.folders.keep(box, job["failed"] + "/folder")
-            return {"ok": False, "why": "error", "facts": dict(error.facts), "what": error.what, "todo": error.todo}
+            return _told(error)
         except OSError as error:
             self.folders.discard(box)
             return _disk(error)
@@ -133,9 +141,12 @@ class Worker:
 
     def note(self, job: dict[str, Any] | None) -> None:
         """Say in the file `job` whose log lies beside it, for `labmake logs -f`; empty when no step runs."""
-        os.ftruncate(self.job, 0)
-        if job is not None:
-            os.pwrite(self.job, json.dumps(job).encode(), 0)
+        try:
+            os.ftruncate(self.job, 0)
+            if job is not None:
+                os.pwrite(self.job, json.dumps(job).encode(), 0)
+        except OSError:  # nobody's result depends on it
+            pass
 
     def _expire(self, pid: int) -> None:
         self.timed_out = True
@@ -232,6 +243,13 @@ class Worker:
         if job["step"] is not None:
             shutil.copyfile(self.base / "step.json", kept + "/step.json")
         return {"ok": False, "why": why, "facts": facts, "kept": kept}
+
+
+def _told(error: LabmakeError) -> dict[str, Any]:
+    """The answer to an error in three parts: the disk's if it is the store's."""
+    facts = {label: str(fact) for label, fact in error.facts}
+    why = "disk" if isinstance(error, StoreError) else "error"
+    return {"ok": False, "why": why, "what": error.what, "facts": facts, "todo": error.todo}
 
 
 def _disk(error: OSError) -> dict[str, Any]:

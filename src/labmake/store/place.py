@@ -340,8 +340,12 @@ def _place_link(target: str, path: str) -> Stat:
         beside = _beside(path)
         os.makedirs(os.path.dirname(path), exist_ok=True)
         remove_file(beside)
-        os.symlink(target, beside)
-        os.rename(beside, path)
+        try:
+            os.symlink(target, beside)
+            os.rename(beside, path)
+        except OSError:
+            remove_file(beside)
+            raise
     return triple(os.lstat(path))
 
 
