@@ -209,7 +209,7 @@ def attempt(place: Place, fault: Fault) -> str:
     told = f"{fault}\nrefused: {', '.join(map(str, failing.refused[:5]))}\n{failing.text}"
     if failing.code is None:
         raise Mismatch(f"it hangs\n{told}")
-    if "Traceback" in failing.text or failing.code not in (0, 1, 5):
+    if "Traceback" in failing.text or failing.code not in (0, 1, 2, 5):
         raise Mismatch(f"exit code {failing.code}\n{told}")
     if failing.code and not re.search(r"^error: .*\n(?:[ ].*\n|\n)*?  → .", failing.text, re.MULTILINE):
         raise Mismatch(f"no error in three parts\n{told}")
