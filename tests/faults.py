@@ -230,6 +230,9 @@ def attempt(place: Place, fault: Fault) -> str:
     if twice := {name for name, count in both.items() if count > 1 + (ran[name] > 0) or ran[name] > 1}:
         raise Mismatch(f"ran more than once: {twice}\n{told}")
     _sound_store(place, fault.story, told)
+    left = list((place.root / ".git" / "labmake" / "steps").glob("*"))
+    if left and _made(done.text):  # a build that runs nothing sweeps nothing
+        raise Mismatch(f"step folders are left: {left}\n{told}")
     return ", ".join(map(str, failing.refused[:1])) or "nothing"
 
 
@@ -252,8 +255,6 @@ def _sound_store(place: Place, story: str, told: str) -> None:
     right = eval(clean.read_text())
     if wrong := {action: outputs for action, outputs in found.items() if right.get(action) != outputs}:
         raise Mismatch(f"the store has traces that a clean build does not have: {wrong}\n{told}")
-    if left := list((place.root / ".git" / "labmake" / "steps").glob("*")):
-        raise Mismatch(f"step folders are left: {left}\n{told}")
 
 
 def sound_calls(home: Path, story: str) -> list[Call]:

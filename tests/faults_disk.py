@@ -15,6 +15,7 @@ import select
 import signal
 import socket
 import struct
+import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -124,7 +125,7 @@ class Ended:
 def run(words: Sequence[str], folder: Path, printed: Path, refuse: Refuse, below: Path | None = None) -> Ended:
     """Run a labmake command in `folder`; calls on anything `below` a folder (this one) are counted and judged."""
     here, there = socket.socketpair()
-    pid, _ = start(words, folder, printed, waves=False, first=lambda: _install(there))
+    pid, _ = start(words, folder, printed, waves=False, first=lambda: _begin(there))
     there.close()
     _, descriptors, _, _ = socket.recv_fds(here, 1, 1)
     here.close()
@@ -232,6 +233,12 @@ class _Watcher:
         if "python" not in program or b"LABMAKE_IN_STEP=1" in environment:
             return "step"
         return "coordinator" if f"\nTgid:\t{self.coordinator}\n" in status else "worker"
+
+
+def _begin(to: socket.socket) -> None:
+    """In the child: print to where it shall go, whatever a test captures, and have the kernel ask."""
+    sys.stdout, sys.stderr = (os.fdopen(number, "w", buffering=1, closefd=False) for number in (1, 2))
+    _install(to)
 
 
 def _install(to: socket.socket) -> None:

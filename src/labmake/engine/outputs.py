@@ -12,17 +12,21 @@ from labmake.engine.services import Services
 from labmake.errors import Edited, LabmakeError, StoreError
 from labmake.layout import experiment_of, short
 from labmake.model import Digest, Fact, Stat
-from labmake.store.digest import digest_file, is_folder, output_digest, parse_manifest, plain
+from labmake.store.digest import FileChanged, digest_file, is_folder, output_digest, parse_manifest, plain
 from labmake.store.place import place_file, place_folder, remove_empty_parents
 
 Placed = tuple[Digest, "Stat | dict[str, Stat]"]
 
+GONE = (FileNotFoundError, NotADirectoryError)
+"""How the system says that there is nothing at a path."""
+
 
 def stat_of(path: str) -> Stat | None:
-    """(size, mtime_ns, inode) of a regular file; None for anything else or nothing."""
+    """(size, mtime_ns, inode) of a regular file; None for anything else or nothing. Raises OSError if the disk fails:
+    what cannot be looked at is neither missing nor edited."""
     try:
         found = os.lstat(path)
-    except OSError:
+    except GONE:
         return None
     return (found.st_size, found.st_mtime_ns, found.st_ino) if stat.S_ISREG(found.st_mode) else None
 
@@ -31,7 +35,7 @@ def _stat_inside(path: str) -> Stat | None:
     """As stat_of, of a file or a link in a folder target."""
     try:
         found = os.lstat(path)
-    except OSError:
+    except GONE:
         return None
     kept = stat.S_ISREG(found.st_mode) or stat.S_ISLNK(found.st_mode)
     return (found.st_size, found.st_mtime_ns, found.st_ino) if kept else None
@@ -59,7 +63,7 @@ def as_placed(path: str, placed: Placed) -> bool:
     if isinstance(recorded, dict):
         try:
             present = set(walk(path))
-        except OSError:
+        except GONE:
             return False
         return present == set(recorded) and all(
             _stat_inside(os.path.join(path, name)) == tuple(known) for name, known in recorded.items() if known
@@ -122,7 +126,7 @@ def _digest(place: str) -> Digest | None:
     try:
         executable = os.lstat(place).st_mode & 0o100
         return digest_file(place) + ("*" if executable else "")
-    except OSError:
+    except (*GONE, PermissionError, FileChanged):
         return None
 
 

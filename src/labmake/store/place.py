@@ -18,7 +18,7 @@ from pathlib import Path
 from labmake.errors import Edited
 from labmake.model import Digest, Stat, digest_of
 from labmake.store.blobs import SMALL, Blobs
-from labmake.store.copying import copy, create, reflink, settle, write_all
+from labmake.store.copying import copy, create, reflink, set_mode, settle, write_all
 from labmake.store.digest import (
     Entry,
     FileChanged,
@@ -76,7 +76,7 @@ def place_moved(source: str, destination: str) -> Stat:
     status = os.lstat(source)
     executable = bool(os.stat(source).st_mode & stat.S_IXUSR)
     if stat.S_ISREG(status.st_mode) and status.st_nlink == 1 and status.st_dev == _device(destination):
-        os.chmod(source, (0o755 if executable else 0o644) & ~_umask())
+        set_mode(source, (0o755 if executable else 0o644) & ~_umask())
         placed = triple(settle(source))
         try:
             return _exchange(source, destination, lambda: placed, lost=False)
