@@ -8,7 +8,7 @@ import signal
 import sys
 import time
 import traceback
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import psutil
@@ -42,10 +42,13 @@ def put(path: Path, data: bytes, rng: random.Random | None) -> None:
         os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
 
 
-def start(words: Sequence[str], folder: Path, printed: Path, waves: bool) -> tuple[int, Path]:
+def start(
+    words: Sequence[str], folder: Path, printed: Path, waves: bool, first: Callable[[], None] | None = None
+) -> tuple[int, Path]:
     """Start a labmake command in a forked child, which has all of labmake loaded: its process id, what it prints.
 
-    With `waves` it takes the ways for a small change of a large build, however small the build is.
+    With `waves` it takes the ways for a small change of a large build, however small the build is. `first` is called
+    in the child before labmake begins.
     """
     sys.stdout.flush()
     sys.stderr.flush()
@@ -66,6 +69,8 @@ def start(words: Sequence[str], folder: Path, printed: Path, waves: bool) -> tup
         sys.argv = ["labmake", *words]
         from labmake.cli import entry
 
+        if first is not None:
+            first()
         try:
             entry.main()
             code = 0

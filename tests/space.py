@@ -124,7 +124,7 @@ class Space:
             env={**os.environ, **(env or {})},
             start_new_session=True,
         )
-        return Running(self, process)
+        return Running(self, process, Path(log.name))
 
     @property
     def notes(self) -> Path:
@@ -165,6 +165,7 @@ class Running:
 
     space: Space
     process: subprocess.Popen[bytes]
+    log: Path
 
     def interrupt(self) -> None:
         """Ctrl-C: SIGINT to the whole process group, as a terminal sends it."""
@@ -178,7 +179,7 @@ class Running:
     def end(self, code: int | None = 0) -> Done:
         """Wait for its end; `code` is the exit code that is expected (None: any)."""
         self.process.wait(timeout=300)
-        text = (self.space.root.parent / "running.log").read_text(errors="replace")
+        text = self.log.read_text(errors="replace")
         self.space.last = Done(self.process.returncode, text)
         assert code is None or self.process.returncode == code, f"exit code {self.process.returncode}:\n{text}"
         return self.space.last

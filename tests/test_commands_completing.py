@@ -103,7 +103,7 @@ def test_nothing_is_built_said_or_left_behind_and_a_broken_script_offers_no_targ
 
 
 def test_a_tab_does_not_wait_for_a_collection(written: Space) -> None:
-    from labmake.store.gc import alone
+    from labmake.store.sharing import alone
 
     written.build("data/words.json")
     with alone(written.root / ".git" / "labmake" / "store", lambda: None):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import shutil
+from pathlib import Path
 
 import pytest
 from space import Space
@@ -414,3 +415,27 @@ def test_outputs_in_another_order_are_the_same_files(space: Space) -> None:
     assert space.files() == {"a.txt": "a\n", "b.txt": "b\n"}
     space.build()
     assert space.ran == []
+
+
+LINKS = 'rule("m/", run=sh("mkdir {out}/sub; echo %s > {out}/sub/w; ln -s %s {out}/l"))\n'
+
+
+def test_a_folder_with_a_link_is_unchanged_until_it_changes(space: Space) -> None:
+    space.write("script.py", LINKS % ("1", "sub/w"))
+    assert "it also wrote" not in space.build()
+    space.build()
+    assert space.ran == space.restored == []
+    space.path("m/l").unlink()
+    space.build()
+    assert space.ran == [] and space.restored == ["m/"] and space.read("m/l") == "1\n"
+    space.write("script.py", LINKS % ("2", "sub"))
+    space.build()
+    assert space.ran == ["m/"] and space.path("m/l").readlink() == Path("sub")
+    space.path("m/l").unlink()
+    space.path("m/l").symlink_to("/elsewhere")
+    space.build(code=3)
+    assert space.path("m/l").readlink() == Path("/elsewhere")
+    space.run("restore", "m/")
+    shutil.rmtree(space.root / ".git/labmake/state")
+    space.build()
+    assert space.ran == [] and space.path("m/l").readlink() == Path("sub")

@@ -77,7 +77,7 @@ def experiments(project: Project) -> list[str]:
     """The names of all experiments in this worktree: folders in scripts/ with a script.py or a document."""
     try:
         entries = sorted(entry.name for entry in os.scandir(project.root / SCRIPTS) if entry.is_dir())
-    except OSError:
+    except (FileNotFoundError, NotADirectoryError):
         return []
     return [name for name in entries if _is_experiment(project.root / SCRIPTS / name)]
 

@@ -13,8 +13,9 @@ import click
 from labmake.engine.jobs import failure_name
 from labmake.errors import StoreError, format_error
 from labmake.layout import Project, find_project
-from labmake.store.gc import DAY, Known, Rubbish, alone, survey, sweep
+from labmake.store.gc import DAY, Known, Rubbish, survey, sweep
 from labmake.store.live import digests_in
+from labmake.store.sharing import alone
 from labmake.store.state import peek
 
 

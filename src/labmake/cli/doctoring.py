@@ -25,8 +25,10 @@ from labmake.seams import GRANULARITY, RealClock
 from labmake.store.blobs import Blobs
 from labmake.store.copying import create, reflink
 from labmake.store.digest import digest_file
+from labmake.store.filesystem import file_system, is_network, uses_lock_files
 from labmake.store.index import MemoryIndex
 from labmake.store.live import view
+from labmake.store.localstate import place_of
 from labmake.store.state import peek
 
 SAMPLE = 200
@@ -37,9 +39,6 @@ LITTLE = 2 << 30
 
 SKEW = 2.0
 """Seconds between the clocks of machine and file system above which there is a warning."""
-
-NETWORK = ("nfs", "nfs4", "cifs", "smb3", "smbfs", "fuse.sshfs", "lustre", "beegfs", "gpfs", "9p", "afs")
-"""File systems on another machine."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,9 +135,11 @@ def _project() -> Iterator[Finding]:
 
 def _file_system(project: Project) -> Iterator[Finding]:
     kind = file_system(project.state)
-    network = kind in NETWORK
-    far = "it lies on another machine: slow, and only one machine at a time should build there" if network else ""
+    far = "it lies on another machine: builds work, and are slower" if is_network(project.state) else ""
     yield Finding("file system", kind or "unknown", far, "advice" if far else "")
+    files = uses_lock_files(project.state)
+    yield Finding("locks", "lock files with a heartbeat" if files else "flock")
+    yield Finding("state", str(place_of(project.database)))
     if os.stat(project.root).st_dev != os.stat(project.state).st_dev:
         advice = "results are copied from one to the other instead of renamed"
         yield Finding("devices", "worktree and store lie on different file systems", advice, "advice")
@@ -153,19 +154,6 @@ def _file_system(project: Project) -> Iterator[Finding]:
     bad = abs(skew) > SKEW
     advice = "the clocks of machine and file system differ: let both use NTP" if bad else ""
     yield Finding("clock", f"{skew:+.3f} s from the machine's", advice, "advice" if bad else "")
-
-
-def file_system(path: Path) -> str:
-    """The type of the file system that holds a path, as the kernel calls it; "" if that is not known."""
-    import psutil
-
-    whole = os.path.realpath(path)
-    best, kind = "", ""
-    for mount in psutil.disk_partitions(all=True):
-        inside = whole == mount.mountpoint or whole.startswith(mount.mountpoint.rstrip("/") + "/")
-        if inside and len(mount.mountpoint) >= len(best):
-            best, kind = mount.mountpoint, mount.fstype
-    return kind
 
 
 def _abilities(folder: Path) -> Iterator[Finding]:

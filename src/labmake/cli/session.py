@@ -37,7 +37,7 @@ from labmake.loading import LookedAt, load
 from labmake.model import Json, Rule
 from labmake.seams import RealClock
 from labmake.store.blobs import Blobs
-from labmake.store.gc import using
+from labmake.store.sharing import using
 from labmake.store.state import State
 from labmake.store.stats import StatCache
 

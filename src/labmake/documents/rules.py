@@ -25,7 +25,7 @@ def document_rules(project: Project, experiment: str, rules: tuple[Rule, ...]) -
     folder = script_folder(experiment)
     try:
         names = sorted(os.listdir(project.root / folder if folder else project.root))
-    except OSError:
+    except (FileNotFoundError, NotADirectoryError):
         return ()
     found = [name for name in names if name.endswith(".md") and name.lower() not in NOT_DOCUMENTS]
     if not experiment:

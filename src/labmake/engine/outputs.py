@@ -12,19 +12,33 @@ from labmake.engine.services import Services
 from labmake.errors import Edited, LabmakeError, StoreError
 from labmake.layout import experiment_of, short
 from labmake.model import Digest, Fact, Stat
-from labmake.store.digest import digest_file, is_folder, output_digest, parse_manifest, plain
+from labmake.store.digest import FileChanged, digest_file, is_folder, output_digest, parse_manifest, plain
 from labmake.store.place import place_file, place_folder, remove_empty_parents
 
 Placed = tuple[Digest, "Stat | dict[str, Stat]"]
 
+GONE = (FileNotFoundError, NotADirectoryError)
+"""How the system says that there is nothing at a path."""
+
 
 def stat_of(path: str) -> Stat | None:
-    """(size, mtime_ns, inode) of a regular file; None for anything else or nothing."""
+    """(size, mtime_ns, inode) of a regular file; None for anything else or nothing. Raises OSError if the disk fails:
+    what cannot be looked at is neither missing nor edited."""
     try:
         found = os.lstat(path)
-    except OSError:
+    except GONE:
         return None
     return (found.st_size, found.st_mtime_ns, found.st_ino) if stat.S_ISREG(found.st_mode) else None
+
+
+def _stat_inside(path: str) -> Stat | None:
+    """As stat_of, of a file or a link in a folder target."""
+    try:
+        found = os.lstat(path)
+    except GONE:
+        return None
+    kept = stat.S_ISREG(found.st_mode) or stat.S_ISLNK(found.st_mode)
+    return (found.st_size, found.st_mtime_ns, found.st_ino) if kept else None
 
 
 def walk(folder: str, below: str = "") -> Iterator[str]:
@@ -49,10 +63,10 @@ def as_placed(path: str, placed: Placed) -> bool:
     if isinstance(recorded, dict):
         try:
             present = set(walk(path))
-        except OSError:
+        except GONE:
             return False
         return present == set(recorded) and all(
-            stat_of(os.path.join(path, name)) == tuple(known) for name, known in recorded.items() if known
+            _stat_inside(os.path.join(path, name)) == tuple(known) for name, known in recorded.items() if known
         )
     return stat_of(path) == tuple(recorded)
 
@@ -112,7 +126,7 @@ def _digest(place: str) -> Digest | None:
     try:
         executable = os.lstat(place).st_mode & 0o100
         return digest_file(place) + ("*" if executable else "")
-    except OSError:
+    except (*GONE, PermissionError, FileChanged):
         return None
 
 
@@ -144,7 +158,7 @@ def make_way(services: Services, path: str, fact: Fact | None) -> None:
         return
     if path.endswith("/") and os.path.isdir(place) and not os.path.islink(place):
         for name in list(walk(place)):
-            if not _known(services, os.path.join(place, name)):
+            if not _known_inside(services, path, name, None, fact):
                 set_aside(services, path + name)
 
 
@@ -160,7 +174,7 @@ def _unknown(services: Services, path: str, digest: Digest | None, fact: Fact | 
         if digest is not None and services.blobs.has(digest):
             ours |= {entry.path for entry in parse_manifest(services.blobs.read(digest))}
         for name in walk(place):
-            if name in ours and not _known(services, os.path.join(place, name)):
+            if name in ours and not _known_inside(services, path, name, digest, fact):
                 yield path + name
     elif folder or not _known(services, place):
         yield path.rstrip("/")
@@ -171,6 +185,22 @@ def _known(services: Services, place: str) -> bool:
         return False
     found = _digest(place)
     return found is not None and services.blobs.has(plain(found))
+
+
+def _known_inside(services: Services, path: str, name: str, digest: Digest | None, fact: Fact | None) -> bool:
+    """As _known, of a file or a link in a folder target. A link is known if a manifest has it; what nobody recorded
+    (the state was lost) may go if it points to a neighbour, as links of results do."""
+    place = services.absolute(path + name)
+    if not os.path.islink(place):
+        return _known(services, place)
+    target = os.readlink(place)
+    before = fact.outputs[path][0] if fact is not None and path in fact.outputs else None
+    for manifest in (digest, before):
+        if manifest is not None and services.blobs.has(manifest):
+            entries = parse_manifest(services.blobs.read(manifest))
+            if any(entry.kind == "l" and (entry.path, entry.value) == (name, target) for entry in entries):
+                return True
+    return before is None and not os.path.normpath(os.path.join(os.path.dirname(name), target)).startswith(("/", ".."))
 
 
 def _check_way(services: Services, path: str) -> None:

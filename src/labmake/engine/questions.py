@@ -144,7 +144,7 @@ def _list(services: Services, folder: str) -> Asking:
         try:
             services.looked.add(services.absolute(folder))
             return of_json(sorted(os.listdir(services.absolute(folder))))
-        except OSError:
+        except (FileNotFoundError, NotADirectoryError):
             return Failed(NoRule(f"there is no folder {folder}", [("folder", folder)]), folder)
     paths = yield from _folder_files(services, folder)
     if isinstance(paths, Failed | Unknown):
@@ -228,7 +228,7 @@ def _worktree_files(services: Services, folder: str) -> Iterator[str]:
     try:
         services.looked.add(services.absolute(folder or "."))
         entries = sorted(os.scandir(services.absolute(folder or ".")), key=lambda entry: entry.name)
-    except OSError:
+    except (FileNotFoundError, NotADirectoryError, PermissionError):  # a database's folder may lie in the project
         return
     for entry in entries:
         if entry.name.startswith(".") or entry.name == "__pycache__" or (not folder and entry.name == GENERATED):

@@ -50,7 +50,7 @@ class Tree:
                         folders.add(entry.name)
                     elif entry.is_file():
                         files.add(entry.name)
-        except OSError:
+        except (FileNotFoundError, NotADirectoryError, PermissionError):
             return EMPTY
         if folder and "pyvenv.cfg" in files:
             return EMPTY
@@ -152,7 +152,7 @@ def editable_roots(root: Path, sites: Iterable[str]) -> list[str]:
     for site in sites:
         try:
             names = sorted(name for name in os.listdir(site) if name.endswith(".pth"))
-        except OSError:
+        except (FileNotFoundError, NotADirectoryError, PermissionError):
             continue
         for line in (line for name in names for line in _lines(os.path.join(site, name))):
             path = os.path.realpath(os.path.join(site, line))

@@ -25,7 +25,7 @@ def installed(path: Iterable[str] | None = None) -> tuple[tuple[str, str], ...]:
         here: dict[str, set[str]] = {}
         try:
             names = os.listdir(folder)
-        except OSError:
+        except (FileNotFoundError, NotADirectoryError, PermissionError):
             continue
         for entry in names:
             if entry.endswith((".dist-info", ".egg-info")):

@@ -225,7 +225,7 @@ class StepFolders:
                         there.add(name)
                         sound = self._empty(box, name, expected, left, there) and sound
                     else:
-                        if not any(place.startswith(name + "/") for place in expected) and entry.name != "__pycache__":
+                        if not _belongs(name, expected) and entry.name != "__pycache__":
                             left.append(name + "/")
                         shutil.rmtree(entry.path)
                 elif name not in box.code and name not in box.copies:
@@ -251,15 +251,20 @@ class StepFolders:
         box.copies.clear()
 
     def keep(self, box: Box, to: str) -> None:
-        """Move a failed step's folder to where a person can look at it."""
+        """Move a failed step's folder to where a person can look at it; a disk that refuses takes only that away."""
         self.boxes = {key: other for key, other in self.boxes.items() if other is not box}
         self._forget_copies(box)
         shutil.rmtree(to, ignore_errors=True)
-        os.makedirs(os.path.dirname(to), exist_ok=True)
         try:
+            os.makedirs(os.path.dirname(to), exist_ok=True)
             os.rename(box.path, to)
         except OSError:
             shutil.rmtree(box.path, ignore_errors=True)
+
+
+def _belongs(folder: str, expected: set[str]) -> bool:
+    """Whether a folder holds something that is expected, or lies in a folder that is."""
+    return any(e.startswith(folder + "/") or (e.endswith("/") and folder.startswith(e)) for e in expected)
 
 
 def _above(place: str) -> Iterator[str]:

@@ -22,7 +22,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from labmake.errors import LabmakeError
+from labmake.errors import LabmakeError, StoreError
 from labmake.executors.process import Abandoned, Ended, Waiting, redirect, start
 from labmake.executors.stepfolder import Box, StepFolders
 from labmake.executors.wire import CHUNK, Message, Unpacker, packed
@@ -53,22 +53,32 @@ class Worker:
     """The state of one worker: its folder, its store, what all its steps share of the environment."""
 
     def __init__(self, base: Path, store: Path, environment: Mapping[str, str], waiting: Waiting) -> None:
-        self.base = base
-        shutil.rmtree(base, ignore_errors=True)
-        base.mkdir(parents=True)
-        self.blobs = Blobs(store, MemoryIndex(), follow=False)
-        self.folders = StepFolders(base, self.blobs)
-        self.log = os.open(base / "log", os.O_CREAT | os.O_RDWR | os.O_APPEND, 0o644)
-        redirect(self.log)
-        self.job = os.open(base / "job", os.O_CREAT | os.O_WRONLY, 0o644)
+        self.base, self.store = base, store
+        self.log = self.job = -1
         self.scratch = str(base / "scratch")
-        os.mkdir(self.scratch)
         self.environment = {**environment, "TMPDIR": self.scratch, "GIT_CEILING_DIRECTORIES": str(base)}
         self.waiting = waiting
+
+    def _prepare(self) -> None:
+        """Make this worker's folder and open the store, before its first step: so a disk that refuses is an answer."""
+        shutil.rmtree(self.base, ignore_errors=True)
+        os.makedirs(self.scratch)
+        self.blobs = Blobs(self.store, MemoryIndex(), follow=False)
+        self.folders = StepFolders(self.base, self.blobs)
+        self.log = os.open(self.base / "log", os.O_CREAT | os.O_RDWR | os.O_APPEND, 0o644)
+        redirect(self.log)
+        self.job = os.open(self.base / "job", os.O_CREAT | os.O_WRONLY, 0o644)
+
+    def close(self) -> None:
+        """Give back what others may wait for."""
+        if self.job >= 0:
+            self.blobs.close()
 
     def run(self, job: Message) -> Message:
         """Run one step; every failure is an answer."""
         try:
+            if self.job < 0:
+                self._prepare()
             box = self.folders.open(job["code"], job["inputs"], job["outputs"].values())
         except FileChanged as error:
             return {"ok": False, "why": "changed", "facts": {"file": str(error)}}
@@ -139,12 +149,18 @@ class Worker:
     def _note(self, job: Message) -> None:
         """Say in the file `job` whose log lies beside it, for `labmake logs -f`; empty when no step runs."""
         told = {key: job[key] for key in ("id", "action", "failed", "targets")} | {"secret": bool(job["secrets"])}
-        os.pwrite(self.job, json.dumps(told).encode(), 0)
+        try:
+            os.pwrite(self.job, json.dumps(told).encode(), 0)
+        except OSError:  # nobody's result depends on it
+            pass
 
     def end_note(self) -> None:
         """Say that no step runs."""
-        if os.fstat(self.job).st_size:
-            os.ftruncate(self.job, 0)
+        if self.job >= 0 and os.fstat(self.job).st_size:
+            try:
+                os.ftruncate(self.job, 0)
+            except OSError:
+                pass
 
     def _missing(self, job: Message, box: Box) -> dict[str, Any] | None:
         """What is wrong with the outputs, if anything: not there, or a file where a folder should be."""
@@ -246,9 +262,10 @@ class Worker:
 
 
 def _told(error: LabmakeError) -> Message:
-    """The answer for an error that says all there is to say."""
+    """The answer to an error in three parts: the disk's if it is the store's."""
     facts = {name: str(fact) for name, fact in error.facts}
-    return {"ok": False, "why": "error", "facts": facts, "what": error.what, "todo": list(error.todo)}
+    why = "disk" if isinstance(error, StoreError) else "error"
+    return {"ok": False, "why": why, "facts": facts, "what": error.what, "todo": list(error.todo)}
 
 
 def _disk(error: OSError) -> Message:
@@ -285,22 +302,21 @@ def serve(base: Path, store: Path, environment: Mapping[str, str], requests: int
     jobs: deque[Message] = deque()
     unpacker = Unpacker()
     worker = Worker(base, store, environment, Waiting(requests, lambda piece: jobs.extend(unpacker.feed(piece))))
-    while True:
-        while not jobs:
-            piece = os.read(requests, CHUNK)
-            if not piece:
-                return
-            jobs.extend(unpacker.feed(piece))
-        job = jobs.popleft()
-        try:
+    try:
+        while True:
+            while not jobs:
+                piece = os.read(requests, CHUNK)
+                if not piece:
+                    return
+                jobs.extend(unpacker.feed(piece))
+            job = jobs.popleft()
             answer = worker.run(job)
-        except Abandoned:
-            return
-        worker.end_note()
-        try:
+            worker.end_note()
             _write(answers, packed({"id": job["id"], **answer}))
-        except BrokenPipeError:
-            return
+    except (Abandoned, BrokenPipeError):
+        return
+    finally:
+        worker.close()
 
 
 def _write(descriptor: int, data: bytes) -> None:

@@ -23,7 +23,7 @@ from pathlib import Path
 from labmake.errors import StoreError
 from labmake.model import Digest, Trace, digest_of
 from labmake.seams import GRANULARITY
-from labmake.store.copying import copy, create, reflink, settle, write_all
+from labmake.store.copying import copy, create, reflink, set_mode, settle, write_all
 from labmake.store.digest import (
     FileChanged,
     blob_of,
@@ -333,7 +333,7 @@ class Blobs:
     def _adopt(self, path: str, blob: Digest) -> None:
         """Makes the file at `path` the blob."""
         destination = self.blob_path(blob)
-        os.chmod(path, 0o444)
+        set_mode(path, 0o444)
         status = settle(path)
         try:
             os.rename(path, destination)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import hashlib
 import os
@@ -25,6 +26,15 @@ def create(path: str, mode: int) -> int:
     except FileExistsError:  # a killed process with our number left it
         os.unlink(path)
     return os.open(path, flags, mode)
+
+
+def set_mode(path: str, mode: int) -> None:
+    """Set a file's mode, where the file system has modes: they only protect, and are no part of what is believed."""
+    try:
+        os.chmod(path, mode)
+    except OSError as error:
+        if error.errno not in (errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS):
+            raise
 
 
 def write_all(descriptor: int, data: bytes | memoryview) -> None:

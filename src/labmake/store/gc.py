@@ -1,33 +1,29 @@
 """Collection: what of labmake's state nobody needs any more, how much that is, and taking it away.
 
-    store/gc.lock    empty; locked by flock: shared by every command that uses the store, alone by a collection
-
 Constraints: a build that runs must never lose a blob that it has looked up and is about to use, or that a step of its
 has just stored and no fact names yet; builds of all worktrees and users share the store. Decision: a collection and
-builds exclude each other by this lock, and it holds it for the second that removing takes, not while it asks; under the
-lock everything is looked at again. Segments are never changed in place: what lives is written to new ones, whose names
+builds exclude each other (see sharing) for the second that removing takes, not while it asks; then everything is looked
+at again. Segments are never changed in place: what lives is written to new ones, whose names
 were never used, so an index that still knows the old ones notices. Rejected: collecting beside builds, with a grace
 time for young blobs, since a build may restore a result that is a year old.
 """
 
 from __future__ import annotations
 
-import errno
-import fcntl
 import os
 import re
 import shutil
 import socket
 import time
-from collections.abc import Callable, Collection, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from labmake.errors import StoreError
 from labmake.model import Digest
 from labmake.store.index import Location
+from labmake.store.leases import TABLE
 from labmake.store.live import View, living, use_time, view
+from labmake.store.lockfiles import is_held
 from labmake.store.segments import compact, segment_bytes
 
 KEEP_DAYS = 30
@@ -37,66 +33,6 @@ ASIDE_DAYS = 90
 """Days for which what was set aside is kept: it may be the only copy of a person's work."""
 
 DAY = 86400.0
-
-
-# The lock
-
-
-@contextmanager
-def using(store: Path, waiting: Callable[[], object]) -> Iterator[None]:
-    """While it is entered, nothing is collected. Calls `waiting` before it waits for a collection to end."""
-    try:
-        descriptor = _open_lock(store)
-    except OSError:  # a store that we may only read: who cannot write here cannot collect here either
-        yield
-        return
-    try:
-        _lock(descriptor, fcntl.LOCK_SH, waiting)
-        yield
-    finally:
-        os.close(descriptor)
-
-
-@contextmanager
-def alone(store: Path, waiting: Callable[[], object]) -> Iterator[None]:
-    """While it is entered, no other command uses the store. Calls `waiting` before it waits for those that do.
-
-    Raises StoreError where files cannot be locked.
-    """
-    descriptor = _open_lock(store)
-    try:
-        if not _lock(descriptor, fcntl.LOCK_EX, waiting):
-            raise StoreError(
-                "nothing can be collected where files cannot be locked",
-                [("store", store)],
-                ["collect on the machine that has the disk"],
-            )
-        yield
-    finally:
-        os.close(descriptor)
-
-
-def _open_lock(store: Path) -> int:
-    path = store / "gc.lock"
-    try:
-        return os.open(path, os.O_RDONLY | os.O_CREAT, 0o666)
-    except FileNotFoundError:
-        os.makedirs(store, exist_ok=True)
-        return os.open(path, os.O_RDONLY | os.O_CREAT, 0o666)
-
-
-def _lock(descriptor: int, how: int, waiting: Callable[[], object]) -> bool:
-    """Lock, waiting if need be; False on a file system without locks."""
-    try:
-        fcntl.flock(descriptor, how | fcntl.LOCK_NB)
-    except BlockingIOError:
-        waiting()
-        fcntl.flock(descriptor, how)
-    except OSError as error:
-        if error.errno not in (errno.ENOLCK, errno.EOPNOTSUPP, errno.EBADF, errno.ENOSYS):
-            raise
-        return False
-    return True
 
 
 # What nobody needs
@@ -270,17 +206,7 @@ def _states(folder: Path, abandoned: Collection[Path]) -> dict[Path, int]:
 
 def _leases(folder: Path) -> dict[Path, int]:
     """Leases that nobody holds."""
-    found = {}
-    for path in _entries(folder):
-        descriptor = os.open(path, os.O_RDONLY)
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
-            found[path] = 0
-        except OSError:
-            pass
-        finally:
-            os.close(descriptor)
-    return found
+    return {path: 0 for path in _entries(folder) if path.name != TABLE and not is_held(str(path))}
 
 
 def _all_in(folder: Path) -> dict[Path, int]:

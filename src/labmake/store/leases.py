@@ -1,15 +1,15 @@
 """Leases: which build runs an action now. Others wait for it, and then find its trace.
 
-    leases/table                  empty; where open file descriptions have locks of their own (Linux), the byte whose
-                                  number is the first 60 bits of an action's digest is locked by who runs it
-    leases/<hex of the action>    elsewhere: empty, exists while an action runs, locked by flock by who runs it
+    leases/table                  empty; the byte whose number is the first 60 bits of an action's digest is locked by
+                                  the build that runs it, with a lock of an open file description (Linux)
+    leases/<hex of the action>    elsewhere, and on a network file system: a lock file with a heartbeat (see lockfiles)
 
 Constraints: builds started apart, also in other worktrees, share a step; a killed build blocks nobody; a holder never
 waits for another lease, so there is no deadlock; a lease is taken for every step. Decision: locks of the kernel, which
-end with their process. A byte of one file costs 4 µs, a file of its own 30 µs and, while steps write beside it, a wait
-for the file system's journal of 0.3 ms. Of a file of its own a taker makes sure that the one it locked is still the one
-at that path, for the holder unlinks it. Rejected: a lock file with a process number, which a kill leaves behind and
-which cannot be told from a number used again; POSIX locks, which end when any descriptor of the file is closed.
+end with their process: a byte of one file costs 4 µs, where a file of its own costs 30 µs and, while steps write beside
+it, a wait for the file system's journal of 0.3 ms. Rejected: a lock file with a process number alone, which a kill
+leaves behind and which cannot be told from a number used again; POSIX locks, which end when any descriptor of the file
+is closed.
 """
 
 from __future__ import annotations
@@ -23,7 +23,12 @@ from pathlib import Path
 from typing import Protocol
 
 from labmake.model import Digest
+from labmake.store import lockfiles
 from labmake.store.digest import hex_of
+from labmake.store.filesystem import uses_lock_files
+from labmake.store.lockfiles import LockFile
+
+TABLE = "table"
 
 
 class Locks(Protocol):
@@ -47,7 +52,8 @@ class Leases:
 
     def __init__(self, folder: Path) -> None:
         os.makedirs(folder, exist_ok=True)
-        self._locks: Locks = Bytes(str(folder)) if hasattr(fcntl, "F_OFD_SETLK") else Files(str(folder))
+        files = uses_lock_files(folder) or not hasattr(fcntl, "F_OFD_SETLK")
+        self._locks: Locks = _Files(str(folder)) if files else _Bytes(str(folder))
         self._held: set[Digest] = set()
 
     def take(self, action: Digest) -> bool:
@@ -69,17 +75,17 @@ class Leases:
         def wait() -> None:
             try:
                 self._locks.wait(hex_of(action))
-            finally:
+            finally:  # also if the disk does not answer: then it is asked for again, and that error is told
                 tell(action)
 
         threading.Thread(target=wait, daemon=True).start()
 
 
-class Bytes:
+class _Bytes:
     """Locks on single bytes of one file, of an open file description (fcntl(2), "Open file description locks")."""
 
     def __init__(self, folder: str) -> None:
-        self._path = os.path.join(folder, "table")
+        self._path = os.path.join(folder, TABLE)
         self._descriptor = os.open(self._path, os.O_CREAT | os.O_RDWR, 0o666)
 
     def take(self, name: str) -> bool:
@@ -105,50 +111,21 @@ def _range(kind: int, name: str) -> bytes:
     return struct.pack("hhqqi4x", kind, os.SEEK_SET, int(name[:15], 16), 1, 0)
 
 
-class Files:
-    """Locks on files of their own, by flock."""
+class _Files:
+    """Locks on files of their own."""
 
     def __init__(self, folder: str) -> None:
         self._folder = folder
-        self._held: dict[str, int] = {}
+        self._held: dict[str, LockFile] = {}
 
     def take(self, name: str) -> bool:
-        path = os.path.join(self._folder, name)
-        while True:
-            descriptor = os.open(path, os.O_CREAT | os.O_RDWR, 0o666)
-            try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                os.close(descriptor)
-                return False
-            if _is_at(descriptor, path):
-                self._held[name] = descriptor
-                return True
-            os.close(descriptor)  # its holder was just done with it
+        held = lockfiles.take(os.path.join(self._folder, name))
+        if held is not None:
+            self._held[name] = held
+        return held is not None
 
     def give_back(self, name: str) -> None:
-        descriptor = self._held.pop(name)
-        try:
-            os.unlink(os.path.join(self._folder, name))
-        finally:
-            os.close(descriptor)
+        self._held.pop(name).release()
 
     def wait(self, name: str) -> None:
-        try:
-            descriptor = os.open(os.path.join(self._folder, name), os.O_RDWR)
-        except FileNotFoundError:
-            return
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_SH)
-        finally:
-            os.close(descriptor)
-
-
-def _is_at(descriptor: int, path: str) -> bool:
-    """Whether an open file is the one at `path`."""
-    try:
-        there = os.stat(path)
-    except FileNotFoundError:
-        return False
-    mine = os.fstat(descriptor)
-    return (there.st_dev, there.st_ino) == (mine.st_dev, mine.st_ino)
+        lockfiles.wait(os.path.join(self._folder, name))

@@ -19,7 +19,7 @@ from labmake.errors import Edited
 from labmake.model import Digest, Stat, digest_of
 from labmake.seams import GRANULARITY
 from labmake.store.blobs import SMALL, Blobs
-from labmake.store.copying import copy, create, reflink, settle, write_all
+from labmake.store.copying import copy, create, reflink, set_mode, settle, write_all
 from labmake.store.digest import (
     Entry,
     FileChanged,
@@ -81,7 +81,7 @@ def place_moved(source: str, destination: str) -> Stat:
     if regular and status.st_nlink == 1:
         mode = (0o755 if executable else 0o644) & ~_umask()
         if stat.S_IMODE(status.st_mode) != mode:
-            os.chmod(source, mode)
+            set_mode(source, mode)
         stamp = status.st_mtime_ns - GRANULARITY  # the file system's own clock when the step wrote it: see settle
         os.utime(source, ns=(stamp, stamp))
         placed = triple(os.stat(source))
@@ -392,8 +392,12 @@ def _place_link(target: str, path: str) -> Stat:
         beside = _beside(path)
         os.makedirs(os.path.dirname(path), exist_ok=True)
         remove_file(beside)
-        os.symlink(target, beside)
-        os.rename(beside, path)
+        try:
+            os.symlink(target, beside)
+            os.rename(beside, path)
+        except OSError:
+            remove_file(beside)
+            raise
     return triple(os.lstat(path))
 
 

@@ -8,6 +8,7 @@
           "U" use: the key is an action's or blob's digest, the payload when it was last used (nanoseconds), in digits
     first     number below which no new segment may be named, in digits: names are never used twice
 
+Segments are called <number>.seg; on a network file system <number>-<host>.seg, with <name>.lock in the place of flock.
 Integers are little-endian; the crc covers all that precedes it in the record.
 
 Constraints: a build of 20 000 trivial steps stores 60 000 small things and must cost little more than `make`; several
@@ -20,15 +21,22 @@ blobs, since its one writer at a time would make every worker wait for every oth
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
+import re
+import socket
 import struct
 import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import count
+from pathlib import Path
 
 from labmake.errors import StoreError
+from labmake.store import lockfiles
+from labmake.store.filesystem import uses_lock_files
 from labmake.store.index import Item, Location
+from labmake.store.lockfiles import LockFile
 
 HEADER = b"labmake segment 1\n"
 MAGIC = b"\x89LmR"
@@ -100,6 +108,7 @@ class Writer:
         self._owner = 0
         self._name = ""
         self._end = 0
+        self._lock: LockFile | None = None
 
     def append(self, records: Sequence[tuple[str, str, bytes]]) -> list[Location]:
         """Appends records (kind, key, payload) with one write and says where they lie.
@@ -115,9 +124,10 @@ class Writer:
         try:
             written = os.write(self._descriptor, data)
         except OSError as error:
+            self.close()
             raise self._refused(error.strerror or str(error))
         if written != len(data):
-            os.ftruncate(self._descriptor, self._end)
+            self._cut()
             raise self._refused("no space left on the disk")
         locations: list[Location] = []
         for (_, _, payload), whole in zip(records, framed, strict=True):
@@ -130,21 +140,36 @@ class Writer:
         if self._descriptor >= 0:
             os.close(self._descriptor)
             self._descriptor = -1
+        if self._lock is not None:
+            self._lock.release()
+            self._lock = None
+
+    def _cut(self) -> None:
+        """Take a torn record off the end; if the disk refuses that too, the segment's next writer does it."""
+        try:
+            os.ftruncate(self._descriptor, self._end)
+        except OSError:
+            self.close()
 
     def _take(self) -> None:
-        for name in _names(_first(self._folder)):
+        files = uses_lock_files(Path(self._folder))
+        for name in _names(_first(self._folder), f"-{_host()}" if files else ""):
             path = os.path.join(self._folder, name)
             try:
                 if os.path.exists(path) and os.stat(path).st_size >= LIMIT:
                     continue
-                descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o644)
-                end = _own(descriptor, path)
+                if files and (lock := lockfiles.take(f"{path}.lock")) is None:
+                    continue
+                self._lock = lock if files else None
+                self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o644)
+                end = _own(self._descriptor, path, files)
             except OSError as error:
+                self.close()
                 raise self._refused(error.strerror or str(error))
             if end is not None:
-                self._descriptor, self._owner, self._name, self._end = descriptor, os.getpid(), name, end
+                self._owner, self._name, self._end = os.getpid(), name, end
                 return
-            os.close(descriptor)
+            self.close()
 
     def _refused(self, reason: str) -> StoreError:
         return StoreError(
@@ -154,8 +179,19 @@ class Writer:
         )
 
 
-def _names(first: int) -> Iterator[str]:
-    return (f"{number:02d}.seg" for number in count(first))
+def _names(first: int, suffix: str = "") -> Iterator[str]:
+    return (f"{number:02d}{suffix}.seg" for number in count(first))
+
+
+def _number(name: str) -> int:
+    """The number in a segment's name; -1 for another file."""
+    found = re.fullmatch(r"(\d+)(?:-.*)?\.seg", name)
+    return int(found[1]) if found else -1
+
+
+def _host() -> str:
+    """This host in the name of a file: on a network file system each host has segments of its own."""
+    return re.sub(r"[^A-Za-z0-9]", "-", socket.gethostname())
 
 
 def _first(folder: str) -> int:
@@ -167,12 +203,14 @@ def _first(folder: str) -> int:
         return 0
 
 
-def _own(descriptor: int, path: str) -> int | None:
-    """Locks an open segment and cuts off a torn tail; the offset of its end, or None if it is not to be had."""
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return None
+def _own(descriptor: int, path: str, locked: bool) -> int | None:
+    """Locks an open segment, unless it is, and cuts off a torn tail; the offset of its end, or None if it is not to be
+    had."""
+    if not locked:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return None
     size = os.fstat(descriptor).st_size
     try:
         removed = os.stat(path).st_ino != os.fstat(descriptor).st_ino
@@ -185,7 +223,8 @@ def _own(descriptor: int, path: str) -> int | None:
         if not HEADER.startswith(head):  # another version's
             return None
         os.ftruncate(descriptor, 0)
-        os.write(descriptor, HEADER)
+        if os.write(descriptor, HEADER) < len(HEADER):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), path)
         return len(HEADER)
     end = _sound_end(descriptor, size)
     if end < size:
@@ -234,14 +273,13 @@ def compact(folder: str, kept: Mapping[str, Sequence[Item]]) -> None:
     try:
         if not held:
             return
-        numbers = [int(name[:-4]) for name in os.listdir(folder) if name.endswith(".seg") and name[:-4].isdigit()]
-        first = max([*numbers, _first(folder) - 1]) + 1
+        first = max([*map(_number, os.listdir(folder)), _first(folder) - 1]) + 1
         _write_whole(folder, "first", [str(first).encode()])
         names, parts, size = _names(first), [HEADER], len(HEADER)
-        for name, descriptor in held.items():
+        for name, (source, _) in held.items():
             for key, _, location in kept[name]:
                 start, end = end_of(key, location)
-                parts.append(read_range(descriptor, start, end))
+                parts.append(read_range(source, start, end))
                 size += end - start
                 if size >= LIMIT:
                     _write_whole(folder, next(names), parts)
@@ -251,19 +289,26 @@ def compact(folder: str, kept: Mapping[str, Sequence[Item]]) -> None:
         for name in held:
             os.unlink(os.path.join(folder, name))
     finally:
-        for descriptor in held.values():
+        for descriptor, lock in held.values():
             os.close(descriptor)
+            if lock is not None:
+                lock.release()
 
 
-def _locked(path: str) -> int | None:
+def _locked(path: str) -> tuple[int, LockFile | None] | None:
     """A descriptor of a segment that no process is writing, locked; None if one is."""
+    lock = None
+    files = uses_lock_files(Path(path).parent)
+    if files and (lock := lockfiles.take(f"{path}.lock")) is None:
+        return None
     descriptor = os.open(path, os.O_RDWR)
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if not files:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         os.close(descriptor)
         return None
-    return descriptor
+    return descriptor, lock
 
 
 def _write_whole(folder: str, name: str, parts: Iterable[bytes]) -> None:

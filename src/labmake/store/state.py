@@ -8,7 +8,8 @@
 Constraints: opened by every command, so it must cost a few ms; two builds may use it at once; a killed process may lose
 its last batch but must not leave half of one; never shared over a network. Decision: SQLite in WAL mode without fsync,
 writes collected in memory and committed in one transaction; opened under a lock, since a damaged file is renamed away
-and begun anew. Rejected: a file per fact (0.7 ms each), one JSON file (rewritten as a whole for each change).
+and begun anew. Where the store lies on a network file system the file lies on a local disk (see localstate).
+Rejected: a file per fact (0.7 ms each), one JSON file (rewritten as a whole for each change).
 """
 
 from __future__ import annotations
@@ -25,7 +26,10 @@ from typing import Any, TypeAlias, TypeVar
 
 from labmake.errors import StoreError
 from labmake.model import Digest, Json, canonical
+from labmake.store import lockfiles
+from labmake.store.filesystem import uses_lock_files
 from labmake.store.index import Item, Location
+from labmake.store.localstate import fetch, place_of, publish
 
 T = TypeVar("T")
 
@@ -54,8 +58,12 @@ class State:
     """
 
     def __init__(self, path: Path) -> None:
-        self.path = path
-        self._database = _open(path)
+        self.folder = path.parent
+        """The folder on the project's disk, whichever the file lies on."""
+        self._copy = path
+        self.path = path = place_of(path)
+        self._changed = False
+        self._database = _open(path, self._copy)
         self._forget_pending()
         self._offsets: dict[str, int] | None = None
         self._found: dict[tuple[str, str], list[Location]] = {}
@@ -73,12 +81,18 @@ class State:
         """Commits and closes."""
         self.commit()
         self._database.close()
+        if self._changed and self._copy != self.path:
+            try:
+                publish(self.path, self._copy)
+            except (OSError, sqlite3.Error) as error:
+                raise _refused(self._copy, error)
 
     def commit(self) -> None:
         """Writes what was collected, all or nothing. Raises StoreError if the disk does not take it."""
         if self._pending:
             self._guarded(self._write)
             self._forget_pending()
+            self._changed = True
 
     # Facts, failures, memo
 
@@ -223,7 +237,7 @@ class State:
         self._database.close()
         with _locked(self.path):
             _rename_away(self.path)
-        self._database = _open(self.path)
+        self._database = _open(self.path, self.path)
         # The store's index goes as a whole: an offset without the records before it would hide them for ever.
         self._offsets = {}
         self._records, self._moved, self._found = {}, set(), {}
@@ -265,17 +279,21 @@ def _signed(status: FileStat) -> FileStat:
     return size, mtime, inode - 2**64 if inode >= 2**63 else inode, ctime, digest
 
 
-def _open(path: Path) -> sqlite3.Connection:
+def _open(path: Path, copy: Path) -> sqlite3.Connection:
+    """A connection to the file; a local one that is not there begins as its copy."""
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        wal = path != copy or not uses_lock_files(path.parent.parent)
         with _locked(path):
+            if path != copy:
+                fetch(copy, path)
             try:
-                return _connect(path)
+                return _connect(path, wal)
             except sqlite3.DatabaseError as error:
                 if not _is_damage(error):
                     raise
                 _rename_away(path)
-                return _connect(path)
+                return _connect(path, wal)
     except (OSError, sqlite3.Error) as error:
         raise _refused(path, error)
 
@@ -289,15 +307,16 @@ def _is_damage(error: sqlite3.Error) -> bool:
     return getattr(error, "sqlite_errorcode", 0) & 0xFF in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
 
 
-def _connect(path: Path) -> sqlite3.Connection:
+def _connect(path: Path, wal: bool) -> sqlite3.Connection:
     """A connection to a sound file of this version. Raises sqlite3.DatabaseError for any other."""
     database = sqlite3.connect(path, timeout=30, isolation_level=None)
     try:
         (version,) = database.execute("pragma user_version").fetchone()
         (tables,) = database.execute("select count(*) from sqlite_master").fetchone()
         database.execute("pragma synchronous = off")
-        if version == 0 and tables == 0:
+        if wal and version in (0, VERSION):
             database.execute("pragma journal_mode = wal")
+        if version == 0 and tables == 0:
             database.executescript(f"begin; {_SCHEMA} pragma user_version = {VERSION}; commit;")
         elif version != VERSION:
             raise _AnotherVersion(f"version {version}, not {VERSION}")
@@ -310,6 +329,14 @@ def _connect(path: Path) -> sqlite3.Connection:
 @contextmanager
 def _locked(path: Path) -> Iterator[None]:
     """While two processes open one file, only one of them may begin it or rename it away."""
+    if uses_lock_files(path.parent):
+        while (lock := lockfiles.take(f"{path}.lock")) is None:
+            lockfiles.wait(f"{path}.lock")
+        try:
+            yield
+        finally:
+            lock.release()
+        return
     descriptor = os.open(f"{path}.lock", os.O_CREAT | os.O_RDWR, 0o644)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX)
@@ -339,7 +366,9 @@ def peek(path: Path) -> tuple[list[str], list[str], str]:
     Nothing is changed. Raises StoreError if it cannot be read: what it knows must not be taken for nothing.
     """
     try:
-        database = sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True, timeout=30)
+        # Nobody writes a copy in place, so SQLite needs no locks there.
+        only_read = "mode=ro&immutable=1" if place_of(path) != path else "mode=ro"
+        database = sqlite3.connect(f"{path.absolute().as_uri()}?{only_read}", uri=True, timeout=30)
         try:
             facts = [text for (text,) in database.execute("select data from facts")]
             failing = [node for (node,) in database.execute("select key from failures")]

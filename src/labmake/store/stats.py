@@ -42,7 +42,7 @@ class StatCache:
         self._clock = clock
         self._known: dict[str, FileStat] | None = None
         self._device = os.stat(root).st_dev
-        beside = state.path.parent
+        beside = state.folder
         # A probe in the root would change its mtime, by which a listing of it is known.
         self._probed = beside if os.stat(beside).st_dev == self._device else root
         self._reading = 0
