@@ -52,7 +52,7 @@ def start(words: Sequence[str], folder: Path, printed: Path, waves: bool) -> tup
     pid = os.fork()
     if pid:
         return pid, printed
-    code = 99
+    code, inside = 99, False
     try:
         os.setsid()
         os.chdir(folder)
@@ -67,12 +67,18 @@ def start(words: Sequence[str], folder: Path, printed: Path, waves: bool) -> tup
         from labmake.cli import entry
 
         try:
+            inside = True
             entry.main()
             code = 0
         except SystemExit as done:
             code = done.code if isinstance(done.code, int) else 98
+        inside = False
         sys.stdout.flush()
         sys.stderr.flush()
+    except KeyboardInterrupt:  # before labmake had begun, or when it was done
+        code = 99 if inside else 130 if code == 99 else code
+        if inside:
+            traceback.print_exc()
     except BaseException:
         traceback.print_exc()
     finally:

@@ -313,8 +313,11 @@ def main() -> None:
         worker.note(None)
         if worker.ending:
             return
-        sys.stdout.write(json.dumps({"id": job["id"], **answer}) + "\n")
-        sys.stdout.flush()
+        try:
+            sys.stdout.write(json.dumps({"id": job["id"], **answer}) + "\n")
+            sys.stdout.flush()
+        except BrokenPipeError:  # the coordinator was killed a moment ago
+            os._exit(0)
 
 
 if __name__ == "__main__":
