@@ -1,10 +1,11 @@
-"""The oracle: random pipelines, random edits, kill -9; after each step what an independent model says must be so.
+"""The oracle: random pipelines and edits, kill -9, builds at once; after each what an independent model says must hold.
 
-python tests/oracle.py --histories 10000 [--seed S] [--killed F] [--jobs N] [--keep FOLDER]
-python tests/oracle.py --seed S --histories 1 [--killed 1] [--steps 0,2,5]      one history again, or a part of it
+python tests/oracle.py --histories 10000 [--seed S] [--killed F] [--together F] [--jobs N] [--keep FOLDER]
+python tests/oracle.py --seed S --histories 1 [--killed 1] [--together 1] [--steps 0,2,5]      one again, or a part
 
 After each build: the exit code and the files are those of the model (a clean build of the same sources, with what an
-edit or a failure keeps), each action ran at most once, and exactly those ran that the store had no trace of.
+edit or a failure keeps), each action ran at most once, and exactly those ran that the store had no trace of. Of builds
+at once the same is asked of all together, whether they share a worktree or only the store.
 """
 
 from __future__ import annotations
@@ -25,10 +26,12 @@ from oracle_history import History
 from oracle_running import Mismatch
 
 
-def run_history(seed: int, kills: bool, base: Path, steps: Sequence[int] | None = None) -> tuple[str, History]:
+def run_history(
+    seed: int, kills: bool, together: bool, base: Path, steps: Sequence[int] | None = None
+) -> tuple[str, History]:
     """Run one history in a new folder below `base`; returns "" or what went wrong, and the history."""
     folder = Path(tempfile.mkdtemp(prefix=f"oracle-{seed}-", dir=base))
-    history = History(seed, kills, folder)
+    history = History(seed, kills, together, folder)
     length = random.Random(f"{seed} length").randrange(4, 8)
     try:
         for number in range(length) if steps is None else steps:
@@ -48,7 +51,7 @@ def shrink(seed: int, base: Path, length: int) -> list[int]:
     for number in list(kept):
         fewer = [other for other in kept if other != number]
         with tempfile.TemporaryDirectory(dir=base) as folder:
-            wrong, _ = run_history(seed, False, Path(folder), fewer)
+            wrong, _ = run_history(seed, False, False, Path(folder), fewer)
         if wrong:
             kept = fewer
     return kept
@@ -57,10 +60,10 @@ def shrink(seed: int, base: Path, length: int) -> list[int]:
 def report(seed: int, wrong: str, history: History, base: Path, steps: Sequence[int] | None) -> str:
     """A failed history: its seed, all that was done, the rules, what is wrong, and where it lies."""
     again = f"python tests/oracle.py --histories 1 --seed {seed}"
-    again += " --killed 1" * history.killing
-    if steps is None and not history.killing:
+    again += " --killed 1" * history.killing + " --together 1" * history.together
+    if steps is None and not history.killing and not history.together:  # what depends on the moment may not come again
         shrunk = shrink(seed, base, random.Random(f"{seed} length").randrange(4, 8))
-        second, shorter = run_history(seed, False, base, shrunk)
+        second, shorter = run_history(seed, False, False, base, shrunk)
         if second:
             again += f" --steps {','.join(map(str, shrunk)) or 'none'}"
             shutil.rmtree(history.folder)
@@ -73,19 +76,28 @@ def report(seed: int, wrong: str, history: History, base: Path, steps: Sequence[
     )
 
 
-def _one(task: tuple[int, bool, Path, list[int] | None]) -> tuple[str, int, int, int]:
-    seed, kills, base, steps = task
-    wrong, history = run_history(seed, kills, base, steps)
+def _one(task: tuple[int, bool, bool, Path, list[int] | None]) -> tuple[str, int, int, int]:
+    seed, kills, together, base, steps = task
+    wrong, history = run_history(seed, kills, together, base, steps)
     text = report(seed, wrong, history, base, steps) if wrong else ""
     return text, history.builds, history.ran, history.kills
 
 
+def _drawn(seed: int, what: str, share: float) -> bool:
+    return random.Random(f"{seed} {what}").random() < share
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run histories; the exit code is 1 if one of them failed."""
-    parser = argparse.ArgumentParser(description="Random pipelines, random edits, kill -9: is every build right?")
+    parser = argparse.ArgumentParser(
+        description="Random pipelines, edits, kill -9, builds at once: is every build right?"
+    )
     parser.add_argument("--histories", type=int, default=100)
     parser.add_argument("--seed", type=int, default=0, help="of the first history; the next ones follow")
     parser.add_argument("--killed", type=float, default=0.2, help="the share of histories with kill -9")
+    parser.add_argument(
+        "--together", type=float, default=0.2, help="the share of histories with several builds at once"
+    )
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="histories at once")
     parser.add_argument("--steps", help="only these steps of the history, such as 0,2,5")
     parser.add_argument("--keep", type=Path, help="the folder in which failed histories are left")
@@ -95,7 +107,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     base.mkdir(parents=True, exist_ok=True)
     steps = None if words.steps is None else [int(n) for n in words.steps.split(",") if n.isdigit()]
     tasks = [
-        (seed, random.Random(f"{seed} killed").random() < words.killed, base, steps)
+        (seed, _drawn(seed, "killed", words.killed), _drawn(seed, "together", words.together), base, steps)
         for seed in range(words.seed, words.seed + words.histories)
     ]
     import labmake.cli.building

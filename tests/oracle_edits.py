@@ -160,7 +160,7 @@ def clean(history: History, rng: random.Random) -> str:
     doubt = set()
     for node, known in history.world.known[history.current].items():
         for path, data in known.outputs.items():
-            if not known.orphan and lies(tree, path, data):
+            if lies(tree, path, data):
                 gone = {name for name in tree if name == path or (path[-1] == "/" and name.startswith(path))}
                 tree = {name: text for name, text in tree.items() if name not in gone}
                 doubt |= gone if node in history.world.fuzzy[history.current] else set()
@@ -181,9 +181,10 @@ def copy(history: History, rng: random.Random) -> str:
 
 def forget(history: History, rng: random.Random) -> str:
     """The state is disposable: without it nothing runs again."""
-    shutil.rmtree(history.root / ".git" / "labmake" / "state", ignore_errors=True)
-    for name in history.world.known:
-        history.world.known[name], history.world.fuzzy[name] = {}, set()
+    shutil.rmtree(history.state / "state", ignore_errors=True)
+    for world in [history.world] + ([history.other.world] if history.other else []):
+        for name in world.known:
+            world.known[name], world.fuzzy[name] = {}, set()
     return "the state folder is removed"
 
 

@@ -7,16 +7,17 @@ import random
 import signal
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from oracle_edits import EDITS, FIRST, SECOND
-from oracle_model import EDITED, Identity, Look, Pipeline, World, after, build, defaults
-from oracle_paths import lies
+from oracle_model import EDITED, Identity, Known, Look, Pipeline, World, after, build, defaults
+from oracle_paths import files_of, lies
 from oracle_pipelines import draw
 from oracle_rules import HEADER, HELPER, TOOL, Code, code_text, rule_text
 from oracle_running import Mismatch, differences, end_of, put, start, wait_for_the_end
+from oracle_together import Side, build_together
 
 YOUNG = 0.04
 """Seconds after which a file's stat counts."""
@@ -25,9 +26,11 @@ YOUNG = 0.04
 class History:
     """One project, and what is done to it, step by step; `story` tells it."""
 
-    def __init__(self, seed: int, kills: bool, folder: Path) -> None:
-        self.seed, self.killing, self.folder = seed, kills, folder
+    def __init__(self, seed: int, kills: bool, together: bool, folder: Path) -> None:
+        self.seed, self.killing, self.together, self.folder = seed, kills, together, folder
         self.root = folder / "project"
+        self.state = self.root / ".git" / "labmake"
+        self.other: Side | None = None
         self.story: list[str] = []
         self.ran = self.kills = self.builds = 0
         rng = random.Random(f"{seed} pipeline")
@@ -100,20 +103,22 @@ class History:
         words: list[str] = ["-j", str(rng.choice(self.jobs))]
         targets: list[str] = []
         if number and rng.random() < 0.2:
-            targets = self._targets(rng)
+            targets = self.targets(rng)
         force = rng.random() < 0.1
         discard = rng.random() < (0.5 if self._has_edits() else 0.05)
-        if self.killing and rng.random() < 0.6:
-            self._build_and_kill(rng, words, targets, discard)
+        if self.together and rng.random() < 0.7:
+            build_together(self, rng)
+        elif self.killing and rng.random() < 0.6:
+            self.build_and_kill(rng, words, targets, discard)
             if rng.random() < 0.5:
                 self._edit(rng)
                 targets = []
         experiments = [self.current]
         if len(self.world.pipelines) > 1 and rng.random() < 0.5:
             experiments, targets = [FIRST, SECOND], []
-        self._build(experiments, words, targets, force, discard)
+        self.build(experiments, words, targets, force, discard)
         if rng.random() < 0.4:
-            self._build(experiments, words, targets, False, False, again=True)
+            self.build(experiments, words, targets, False, False, again=True)
 
     def end(self) -> None:
         """The last build: nothing fails, no edit is kept, and the tree is that of a clean build."""
@@ -125,13 +130,13 @@ class History:
         self.write()
         self.tell("nothing fails any more")
         words = ["-j", str(self.jobs[0])]
-        self._build([self.current], words, [], False, True)
-        self._build([self.current], words, [], False, False, again=True)
+        self.build([self.current], words, [], False, True)
+        self.build([self.current], words, [], False, False, again=True)
 
     def tell(self, text: str) -> None:
         self.story.append(text)
 
-    def _targets(self, rng: random.Random) -> list[str]:
+    def targets(self, rng: random.Random) -> list[str]:
         """One or two targets that exist, whether by default or not."""
         look, _ = build(self.world, self.current, [])
         names = [path for node in look.nodes.values() for path in node.outputs or ()]
@@ -149,14 +154,14 @@ class History:
 
     # Builds ----------------------------------------------------------------------------------------------------
 
-    def _command(self, names: Sequence[str], words: Sequence[str], targets: Sequence[str]) -> list[str]:
+    def command(self, names: Sequence[str], words: Sequence[str], targets: Sequence[str]) -> list[str]:
         if len(names) > 1:
             targets = [self._whole(name, path) for name in names for path in defaults(self.world.pipelines[name])]
         else:
             targets = [self._whole(names[0], path) for path in targets]
         return ["build", *words, "-e", self.current, *targets]
 
-    def _build(
+    def build(
         self,
         names: Sequence[str],
         words: Sequence[str],
@@ -168,7 +173,7 @@ class History:
         """Build, and compare everything with the model."""
         world = self.world
         words = [*words, *(["-f"] if force else []), *(["--discard-edits"] if discard else [])]
-        command = self._command(names, words, targets)
+        command = self.command(names, words, targets)
         looks = {name: build(world, name, targets, force=force, discard=discard) for name in names}
         codes = [code for _, code in looks.values()]
         expected = 1 if 1 in codes else max(codes)
@@ -177,8 +182,8 @@ class History:
         code, printed = self.labmake(command)
         if code != expected:
             raise Mismatch(f"exit code {code}, expected {expected}\n{printed}")
-        must, may = self._runs([look for look, _ in looks.values()])
-        ran = self._ran()
+        must, may = self.runs([look for look, _ in looks.values()])
+        ran = self.noted()
         if again and any(not self._fails(looks, identity) for identity in must):
             raise Mismatch("the model itself wants a second build to run something")
         self._compare_runs(ran, must, may, printed)
@@ -186,9 +191,10 @@ class History:
             complete = not targets and len(names) == 1 and expected == 0
             tree, known = after(world, look, complete)
             there = self.lying(name)
+            tree |= self.unknown_rest(name, known, there)
             if there != tree:
                 raise Mismatch(f"the files are not those of a clean build\n{differences(there, tree)}\n{printed}")
-            self._nothing_lost(name, there, printed)
+            self.nothing_lost(name, there, printed)
             for node in look.nodes.values():
                 if node.outputs is not None:
                     world.done.add(node.identity)
@@ -196,21 +202,31 @@ class History:
             world.trees[name], world.known[name] = tree, known
             world.fuzzy[name] -= set(look.nodes)
 
-    def _nothing_lost(self, name: str, there: dict[str, bytes], printed: str) -> None:
+    def unknown_rest(self, name: str, known: Mapping[str, Known], there: Mapping[str, bytes]) -> dict[str, bytes]:
+        """What may lie there still of targets that went: a killed build has placed it, and did not get to record it."""
+        world = self.world
+        went = {node: one for node, one in world.known[name].items() if node in world.fuzzy[name] - set(known)}
+        files = {file for one in went.values() for path, data in one.outputs.items() for file in files_of(path, data)}
+        return {file: there[file] for file in files & set(there) if there[file] == world.trees[name].get(file)}
+
+    def nothing_lost(self, name: str, there: dict[str, bytes], printed: str) -> None:
         """What a user wrote into the generated folder lies there still, or aside."""
         gone = {t for p, t in self.world.trees[name].items() if t.startswith(EDITED) and there.get(p) != t}
         if gone:
-            aside = (self.root / ".git" / "labmake" / "aside").rglob("*")
-            lost = gone - {path.read_bytes() for path in aside if path.is_file()}
+            aside = [path.read_bytes() for path in (self.state / "aside").rglob("*") if path.is_file()]
+            lost = gone - set(aside)
             if lost:
                 raise Mismatch(f"these edits are lost: {sorted(lost)}\n{printed}")
+            twice = [text for text, count in Counter(aside).items() if count > 1 and text.startswith(EDITED)]
+            if twice:
+                raise Mismatch(f"these edits were set aside twice: {twice}\n{printed}")
 
     def _fails(self, looks: dict[str, tuple[Look, int]], identity: Identity) -> bool:
         return any(
             n.outputs is None for look, _ in looks.values() for n in look.nodes.values() if n.identity == identity
         )
 
-    def _runs(self, looks: Sequence[Look]) -> tuple[dict[Identity, str], dict[Identity, str]]:
+    def runs(self, looks: Sequence[Look]) -> tuple[dict[Identity, str], dict[Identity, str]]:
         """The actions that have to run, and those that may since a killed build has run them, with their lines."""
         must: dict[Identity, str] = {}
         may: dict[Identity, str] = {}
@@ -240,7 +256,7 @@ class History:
                 if self.world.losses[kill] < 0:
                     raise Mismatch(f"a killed build lost more traces than it ran steps at once: {line}\n{printed}")
 
-    def _ran(self) -> Counter[str]:
+    def noted(self) -> Counter[str]:
         """The steps that noted that they run since the last call."""
         lines = Path(self.world.log).read_text().splitlines()
         Path(self.world.log).write_text("")
@@ -260,15 +276,15 @@ class History:
 
     # Kill -9 ---------------------------------------------------------------------------------------------------
 
-    def _build_and_kill(self, rng: random.Random, words: Sequence[str], targets: Sequence[str], discard: bool) -> None:
+    def build_and_kill(self, rng: random.Random, words: Sequence[str], targets: Sequence[str], discard: bool) -> None:
         """Build, and kill the coordinator at a random moment: after some steps have begun, or after some time."""
         world, name = self.world, self.current
         look, _ = build(world, name, targets, discard=discard)
-        must, may = self._runs([look])
+        must, may = self.runs([look])
         if not (must or may):
             return
         words = [*words, *(["--discard-edits"] if discard else [])]
-        command = self._command([name], words, targets)
+        command = self.command([name], words, targets)
         after_steps = rng.randrange(len(must) + len(may) + 1)
         delay = rng.random() * rng.choice([0.01, 0.05, 0.3])
         self.tell(f"labmake {' '.join(command)}   killed after {after_steps} steps and {delay * 1000:.0f} ms")
@@ -293,7 +309,7 @@ class History:
         """What may be after a kill: some of the steps have run, each file is the old one or the new one, whole."""
         world, name = self.world, look.name
         wait_for_the_end(self.root)
-        ran = self._ran()
+        ran = self.noted()
         more = ran - Counter([*must.values(), *may.values()])
         if more:
             raise Mismatch(f"ran and need not, in a killed build: {sorted(more.elements())}\n{printed}")
@@ -303,7 +319,7 @@ class History:
                 world.unsure.setdefault(node.identity, self.builds)
         before, there = world.trees[name], self.lying(name)
         new, known = after(world, look, complete=False)
-        self._nothing_lost(name, there, printed)
+        self.nothing_lost(name, there, printed)
         torn = [p for p, text in there.items() if text not in (before.get(p), new.get(p))]
         if torn:
             raise Mismatch(f"after a kill these files are neither old nor new: {torn}\n{printed}")

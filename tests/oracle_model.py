@@ -359,8 +359,7 @@ def after(world: World, look: Look, complete: bool) -> tuple[dict[str, bytes], d
     for node in gone:
         left = known.pop(node)
         for path, data in left.outputs.items():
-            replaced = left.orphan and not tree.get(path, EDITED).startswith(EDITED)
-            if path not in living and (replaced or lies(tree, path, data)):
+            if path not in living and lies(tree, path, data):
                 for file in files_of(path, data):
                     del tree[file]
     return tree, known

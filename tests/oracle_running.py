@@ -55,7 +55,7 @@ def start(
     pid = os.fork()
     if pid:
         return pid, printed
-    code = 99
+    code, inside = 99, False
     try:
         os.setsid()
         os.chdir(folder)
@@ -72,12 +72,18 @@ def start(
         if first is not None:
             first()
         try:
+            inside = True
             entry.main()
             code = 0
         except SystemExit as done:
             code = done.code if isinstance(done.code, int) else 98
+        inside = False
         sys.stdout.flush()
         sys.stderr.flush()
+    except KeyboardInterrupt:  # before labmake had begun, or when it was done
+        code = 99 if inside else 130 if code == 99 else code
+        if inside:
+            traceback.print_exc()
     except BaseException:
         traceback.print_exc()
     finally:

@@ -44,6 +44,7 @@ class Space:
     root: Path
     experiment: str = EXPERIMENT
     last: Done = field(default_factory=lambda: Done(0, ""))
+    started: int = 0
 
     def path(self, name: str) -> Path:
         """`/x` and `src/x` from the root, `./x`, `script.py` and documents in scripts/<experiment>, else generated."""
@@ -114,17 +115,18 @@ class Space:
 
     def start(self, *words: str, env: dict[str, str] | None = None) -> Running:
         """Start `labmake …` in a process group of its own, as a shell does, and go on."""
-        log = (self.root.parent / "running.log").open("w+")
+        self.started += 1
+        log = self.root.parent / f"running-{self.root.name}-{self.started}.log"
         process = subprocess.Popen(
             [sys.executable, "-m", "labmake.cli.entry", *words],
             cwd=self.root,
             stdin=subprocess.DEVNULL,
-            stdout=log,
+            stdout=log.open("w"),
             stderr=subprocess.STDOUT,
             env={**os.environ, **(env or {})},
             start_new_session=True,
         )
-        return Running(self, process, Path(log.name))
+        return Running(self, process, log)
 
     @property
     def notes(self) -> Path:
@@ -167,6 +169,15 @@ class Running:
     process: subprocess.Popen[bytes]
     log: Path
 
+    @property
+    def text(self) -> str:
+        """What it has printed so far."""
+        return self.log.read_text(errors="replace")
+
+    def signal(self, number: int) -> None:
+        """Send the coordinator alone a signal."""
+        self.process.send_signal(number)
+
     def interrupt(self) -> None:
         """Ctrl-C: SIGINT to the whole process group, as a terminal sends it."""
         os.killpg(self.process.pid, signal.SIGINT)
@@ -179,9 +190,8 @@ class Running:
     def end(self, code: int | None = 0) -> Done:
         """Wait for its end; `code` is the exit code that is expected (None: any)."""
         self.process.wait(timeout=300)
-        text = self.log.read_text(errors="replace")
-        self.space.last = Done(self.process.returncode, text)
-        assert code is None or self.process.returncode == code, f"exit code {self.process.returncode}:\n{text}"
+        self.space.last = Done(self.process.returncode, self.text)
+        assert code is None or self.process.returncode == code, f"exit code {self.process.returncode}:\n{self.text}"
         return self.space.last
 
 

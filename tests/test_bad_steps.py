@@ -330,7 +330,7 @@ def test_a_second_interrupt_stops_what_runs_and_the_next_build_goes_on(space: Sp
     running = space.start("build")
     wait_until(space.notes.exists)
     running.interrupt()
-    wait_until(lambda: "again to stop" in (space.root.parent / "running.log").read_text())
+    wait_until(lambda: "again to stop" in running.text)
     running.interrupt()
     assert "Traceback" not in running.end(130).text
     space.write("script.py", OTHER + 'rule("data/a.txt", run=sh("echo a > {out}"))\n')

@@ -21,7 +21,7 @@ class Watched:
         self.settled()
 
     def said(self) -> str:
-        return (self.space.root.parent / "running.log").read_text()
+        return self.running.text
 
     def settled(self) -> str:
         """Wait until one more build has ended; returns all that was said."""

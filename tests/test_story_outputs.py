@@ -407,6 +407,18 @@ def test_an_output_that_its_rule_no_longer_has_is_removed(space: Space) -> None:
     assert list(space.files()) == ["a.txt"]
 
 
+def test_it_is_removed_also_if_the_build_that_noticed_was_not_a_complete_one(space: Space) -> None:
+    space.write("script.py", 'rule("a.txt", "b.txt", run=sh("echo a > {out1}; echo b > {out2}"))')
+    space.build()
+    space.write("script.py", 'rule("a.txt", run=sh("echo a > {out}"))')
+    space.build("a.txt")
+    assert sorted(space.files()) == ["a.txt", "b.txt"]
+    assert "removed   b.txt: it no longer exists" in space.build()
+    assert list(space.files()) == ["a.txt"]
+    space.build()
+    assert "up to date" in space.last
+
+
 def test_outputs_in_another_order_are_the_same_files(space: Space) -> None:
     space.write("script.py", 'rule("a.txt", "b.txt", run=sh("echo a > {out1}; echo b > {out2}"))')
     space.build()

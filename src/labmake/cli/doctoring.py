@@ -20,7 +20,8 @@ import click
 from labmake.cli.collecting import in_bytes
 from labmake.errors import LabmakeError, Misuse, StoreError, printable
 from labmake.executors.resources import gpu_indices
-from labmake.layout import Project, find_project
+from labmake.executors.running import Running, is_stopped, running_steps
+from labmake.layout import Project, experiment_of, find_project, short
 from labmake.seams import GRANULARITY, RealClock
 from labmake.store.blobs import Blobs
 from labmake.store.copying import create, reflink
@@ -131,6 +132,7 @@ def _project() -> Iterator[Finding]:
         yield Finding("file system", reason, "labmake has to write there: correct the permissions", "wrong")
     yield from _states(project)
     yield from _store(project)
+    yield from _builds(project)
 
 
 def _file_system(project: Project) -> Iterator[Finding]:
@@ -244,6 +246,20 @@ def _store(project: Project) -> Iterator[Finding]:
     shown = "".join(f"\n      {one}" for one in bad[:5])
     value = f"{tried} of {len(small) + len(large)} results, {len(bad)} damaged{shown}"
     yield Finding("verified", value, advice, "wrong" if bad else "")
+
+
+def _builds(project: Project) -> Iterator[Finding]:
+    """The builds that run now, with what they make; others wait for one that is stopped."""
+    builds: dict[int, list[Running]] = {}
+    for step in running_steps(project.state / "steps"):
+        builds.setdefault(step.process, []).append(step)
+    for process, steps in builds.items():
+        where = "" if steps[0].project == str(project.root) else f"  {steps[0].project}"
+        names = ", ".join(short(step.job["id"], experiment_of(step.job["id"]) or "") for step in steps)
+        stopped = is_stopped(process)
+        advice = f"it is stopped, and others wait for it: `kill -CONT {process}`, or `kill -9 {process}` to give it up"
+        value = f"process {process} makes {names}{where}"
+        yield Finding("running build", value, advice * stopped, "advice" * stopped)
 
 
 def _bad_small(store: Path, digests: list[str]) -> Iterator[str]:

@@ -17,6 +17,17 @@ MOST = 500
 
 
 def main() -> None:
+    """The command; interrupted at any moment, it says so and no more."""
+    try:
+        _main()
+    except KeyboardInterrupt:
+        from labmake.errors import INTERRUPTED
+
+        sys.stderr.write("interrupted\n")
+        sys.exit(INTERRUPTED)
+
+
+def _main() -> None:
     """Tell that nothing has changed, or run the command line, in a new interpreter if this one's seed is random."""
     if COMPLETE in os.environ:
         from labmake.cli.main import main as complete

@@ -3,51 +3,26 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import IO
 
 from labmake.engine.services import Services
 from labmake.errors import StoreError
+from labmake.executors.running import Running, job_of, running_steps
 
 POLL = 0.1
 """Seconds between two looks at a log."""
 
 
-@dataclass(frozen=True, slots=True)
-class Running:
-    """A step that runs now: its worker's folder, and what the worker says of it."""
-
-    folder: Path
-    job: dict[str, Any]
-
-
 def running_step(services: Services, node: str) -> Running | None:
     """The running step of a node; of the same name in several worktrees, the one of this."""
     target = services.absolute(node)
-    found = [one for one in _all(services.project.state / "steps") if one.job["id"] == node]
+    found = [one for one in running_steps(services.project.state / "steps") if one.job["id"] == node]
     mine = [one for one in found if any(path == target for path, _ in one.job["targets"].values())]
     return next(iter(mine or found), None)
-
-
-def _all(steps: Path) -> Iterator[Running]:
-    for file in sorted(steps.glob("*/*/job")):
-        job = _job(file)
-        if job is not None:
-            yield Running(file.parent, job)
-
-
-def _job(file: Path) -> dict[str, Any] | None:
-    """What a worker runs; None if nothing, or if it is just saying so."""
-    try:
-        job: dict[str, Any] = json.loads(file.read_bytes())
-        return job
-    except (OSError, ValueError):
-        return None
 
 
 def follow_log(services: Services, step: Running, out: IO[bytes]) -> None:
@@ -58,9 +33,9 @@ def follow_log(services: Services, step: Running, out: IO[bytes]) -> None:
     told = hashlib.sha256()
     count = 0
     while True:
-        runs = _job(step.folder / "job") == step.job
+        runs = job_of(step.folder / "job") == step.job
         for data in [] if step.job["secret"] or not runs else _from(step.folder / "log", count):
-            if _job(step.folder / "job") != step.job:
+            if job_of(step.folder / "job") != step.job:
                 break
             out.write(data)
             out.flush()

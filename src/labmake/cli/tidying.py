@@ -26,7 +26,7 @@ def run_restore(targets: Iterable[str], experiment: str | None) -> int:
         lost, count = [], 0
         for fact in _facts(opened, targets):
             wrong = places.touched(opened.services, fact)
-            if not wrong:
+            if not (wrong and fact.rule):  # without a rule it is what a node left behind that no longer makes it
                 continue
             wanted = {path: fact.outputs[path][0] for path in wrong}
             placed = places.restore(opened.services, wanted, None, discard=True)

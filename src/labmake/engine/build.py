@@ -11,7 +11,7 @@ import os
 import signal
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from types import FrameType
 from typing import Any, Protocol
 
@@ -93,8 +93,8 @@ class Build:
         self.outcome = Outcome()
         self._runner: Runner[Task] = Runner(services, executor, _Signals.pipe()[0])
         self._reached = reached
-        self.dropped: list[Fact] = []
-        """Facts that were replaced by one with fewer targets: what lies in the others' places is stale."""
+        self.dropped: list[str] = []
+        """Targets that their nodes no longer have, each with a fact of its own until it is removed."""
         self._tasks: dict[Key, Task] = {}
         self._ready: deque[tuple[Task, Any]] = deque()
         self._facts = services.state.facts()
@@ -121,8 +121,9 @@ class Build:
         return [self.services.answers.get(key) or self._late_answer(key) or unknown for key in wanted]
 
     def close(self) -> None:
-        """End the workers."""
-        self._runner.close()
+        """End the workers. An interrupt that comes now comes too late: their folders would be left behind."""
+        with _Signals(lambda: None):
+            self._runner.close()
 
     def fact(self, node: str) -> Fact | None:
         """The recorded fact of a node."""
@@ -307,9 +308,8 @@ class Build:
         self._decided.pop(node, None)
         if isinstance(result, Made):
             self.outcome.made[node] = result
-            before = None if result.how == "fresh" else self.fact(node)
-            if before is not None and set(before.outputs) - set(result.fact.outputs):
-                self.dropped.append(before)
+            if result.how != "fresh":
+                self._leave_rest(self.fact(node), result.fact)
             self.services.state.drop_failures([node])
             text = fact_text(result.fact)
             if self._facts.get(node) != text:
@@ -327,6 +327,16 @@ class Build:
             if result.root not in self.outcome.failed:
                 self._failed_here(result.root, result.error)  # a file or slice: no node of its own tells it
         return Failed(result.error, result.root)
+
+    def _leave_rest(self, before: Fact | None, now: Fact) -> None:
+        """Keep a fact of each target that a node no longer has: the next complete build removes it, whoever that is."""
+        if before is None:
+            return
+        for path in before.outputs.keys() - now.outputs.keys():
+            if path not in self._facts:
+                rest = replace(before, node=path, rule="", groups=(), outputs={path: before.outputs[path]})
+                self._facts[path] = self._pending[path] = fact_text(rest)
+                self.dropped.append(path)
 
     def _note_use(self, node: str, now: str) -> None:
         """Tell the store that what this worktree had until now was in use, unless it is still the action `now`."""

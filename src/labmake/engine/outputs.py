@@ -13,7 +13,10 @@ from labmake.errors import Edited, LabmakeError, StoreError
 from labmake.layout import experiment_of, short
 from labmake.model import Digest, Fact, Stat
 from labmake.store.digest import FileChanged, digest_file, is_folder, output_digest, parse_manifest, plain
-from labmake.store.place import place_file, place_folder, remove_empty_parents
+from labmake.store.place import alone_in, place_file, place_folder, remove_empty_parents, remove_file
+
+TRIES = 5
+"""How often a file that changes while it is read is read again before it is taken for one that a person writes."""
 
 Placed = tuple[Digest, "Stat | dict[str, Stat]"]
 
@@ -42,8 +45,14 @@ def _stat_inside(path: str) -> Stat | None:
 
 
 def walk(folder: str, below: str = "") -> Iterator[str]:
-    """The relative paths of everything in a folder that is no folder."""
-    with os.scandir(os.path.join(folder, below) if below else folder) as entries:
+    """The relative paths of everything in a folder that is no folder, without what is taken away meanwhile."""
+    try:
+        entries = os.scandir(os.path.join(folder, below) if below else folder)
+    except FileNotFoundError:
+        if not below:
+            raise
+        return
+    with entries:
         for entry in entries:
             path = f"{below}/{entry.name}" if below else entry.name
             if entry.is_dir(follow_symlinks=False):
@@ -110,8 +119,8 @@ def put(services: Services, path: str, digest: Digest) -> Stat | dict[str, Stat]
 
 
 def stamp(services: Services) -> str:
-    """The name of the folder in which what is set aside now is kept."""
-    return time.strftime("%Y-%m-%d-%H%M%S", time.localtime(services.clock.now()))
+    """The name of the folder in which what is set aside now is kept; no two builds share one, so nothing collides."""
+    return f"{time.strftime('%Y-%m-%d-%H%M%S', time.localtime(services.clock.now()))}-{os.getpid()}"
 
 
 def _holds(place: str, digest: Digest) -> bool:
@@ -181,10 +190,17 @@ def _unknown(services: Services, path: str, digest: Digest | None, fact: Fact | 
 
 
 def _known(services: Services, place: str) -> bool:
-    if stat_of(place) is None:
-        return False
-    found = _digest(place)
-    return found is not None and services.blobs.has(plain(found))
+    """Whether nothing is lost when what lies at `place` goes: the store has it, or another build has just taken it."""
+    for _ in range(TRIES):
+        try:
+            return stat.S_ISREG(os.lstat(place).st_mode) and services.blobs.has(digest_file(place))
+        except FileChanged:
+            continue  # another build has just replaced it, or a person writes
+        except FileNotFoundError:
+            return True
+        except OSError:
+            return False
+    return False
 
 
 def _known_inside(services: Services, path: str, name: str, digest: Digest | None, fact: Fact | None) -> bool:
@@ -233,17 +249,19 @@ def _edited(services: Services, path: str, bad: list[str]) -> Edited:
     )
 
 
-def set_aside(services: Services, path: str) -> Path:
-    """Move a file out of a target's place and keep it; returns where it is now."""
+def set_aside(services: Services, path: str) -> None:
+    """Move a file out of a target's place, keep it and tell where it is now, unless another build has just done so."""
     to = services.aside / stamp(services) / path
     to.parent.mkdir(parents=True, exist_ok=True)
     number = 1
     while os.path.lexists(to):
         to = to.with_name(f"{to.name}.{number}")
         number += 1
-    os.replace(services.absolute(path), to)
+    try:
+        os.replace(services.absolute(path), to)
+    except FileNotFoundError:
+        return
     services.reporter.note(f"set aside {path}: now {to}")
-    return to
 
 
 def remove(services: Services, fact: Fact) -> list[str]:
@@ -253,16 +271,26 @@ def remove(services: Services, fact: Fact) -> list[str]:
         place = services.absolute(path)
         if not os.path.lexists(place) or not (as_placed(place, placed) or _holds(place, placed[0])):
             continue
-        if isinstance(placed[1], dict):
-            for name in sorted(walk(place), reverse=True):
-                os.unlink(os.path.join(place, name))
-            for folder, _, _ in os.walk(place, topdown=False):
-                os.rmdir(folder)
-        else:
-            os.unlink(place)
+        try:
+            _take_away(place, placed)
+        except OSError:
+            if _holds(place, placed[0]):
+                raise
+            continue  # another command removes it at this moment, or puts something there
         remove_empty_parents(place, str(services.project.root / "generated"))
         gone.append(path)
     return gone
+
+
+def _take_away(place: str, placed: Placed) -> None:
+    if not isinstance(placed[1], dict):
+        os.unlink(place)
+        return
+    with alone_in(os.path.dirname(place)):
+        for name in sorted(walk(place), reverse=True):
+            remove_file(os.path.join(place, name))
+        for folder, _, _ in os.walk(place, topdown=False):
+            os.rmdir(folder)
 
 
 def read_target(services: Services, digest: Digest, origin: str) -> bytes:

@@ -8,6 +8,7 @@ who does not get it gives the resources back and waits without holding anything.
 from __future__ import annotations
 
 import os
+import time
 from collections import deque
 from collections.abc import Callable
 from typing import Any, Generic, Protocol, TypeVar
@@ -16,8 +17,13 @@ from labmake.engine.nodes import Again, Run
 from labmake.engine.services import Services
 from labmake.errors import LabmakeError
 from labmake.executors.resources import Pool, Request
+from labmake.executors.running import is_stopped, running_steps
+from labmake.layout import experiment_of, short
 from labmake.model import Digest
 from labmake.store.leases import Leases
+
+PATIENCE = 2.0
+"""Seconds for which a build waits for others without saying so, when it has nothing else to do."""
 
 T = TypeVar("T")
 Job = dict[str, Any]
@@ -49,7 +55,9 @@ class Runner(Generic[T]):
         self._executor: Executor | None = None
         self._leases = Leases(services.project.state / "leases")
         self._waiters: dict[Digest, list[T]] = {}
-        self._elsewhere: set[Digest] = set()
+        self._elsewhere: dict[Digest, tuple[str, float]] = {}
+        """What other builds run: the node that waits for it here, and since when."""
+        self._told: set[Digest] = set()
         self._freed: deque[Digest] = deque()
         self._pipe: tuple[int, int] | None = None
         self.killed = False
@@ -91,7 +99,7 @@ class Runner(Generic[T]):
         """Whether a job may start now: nobody runs its action, and since it was looked up nobody has."""
         action = job["action"]
         if not self._leases.take(action):
-            self._elsewhere.add(action)
+            self._elsewhere[action] = job["id"], time.monotonic()
             self._leases.when_free(action, self._tell)
             return False
         if not job["supersede"]:
@@ -113,7 +121,7 @@ class Runner(Generic[T]):
         """Wait until something can go on, or `seconds`; returns who, with a worker's answer or Again."""
         assert self._executor is not None
         resumed: list[tuple[T, Any]] = []
-        finished = [] if self._freed else self._executor.wait(seconds)
+        finished = [] if self._freed else self._executor.wait(self._patience() if seconds is None else seconds)
         for job, answer in finished:
             self._leases.give_back(job["action"])
             first, *others = self._waiters.pop(job["action"])
@@ -128,9 +136,28 @@ class Runner(Generic[T]):
             resumed.extend((other, Again()) for other in others)
         while self._freed:
             action = self._freed.popleft()
-            self._elsewhere.discard(action)
+            self._elsewhere.pop(action, None)
             resumed.extend((waiter, Again()) for waiter in self._waiters.pop(action, ()))
         return resumed
+
+    def _patience(self) -> float | None:
+        """How long to wait at most; says for whom, if only others are waited for and that has taken some time."""
+        assert self._executor is not None
+        if self._executor.busy or self._elsewhere.keys() <= self._told:
+            return None
+        now = time.monotonic()
+        late = [one for one, (_, since) in self._elsewhere.items() if now - since >= PATIENCE and one not in self._told]
+        if late:
+            steps = {one.job["action"]: one for one in running_steps(self._services.project.state / "steps")}
+        for action in late:
+            self._told.add(action)
+            node, step = self._elsewhere[action][0], steps.get(action)
+            who = "another build makes it"
+            if step is not None:
+                who += "" if step.project == str(self._services.project.root) else f" in {step.project}"
+                who += f" (process {step.process}{', which is stopped' if is_stopped(step.process) else ''})"
+            self._services.reporter.note(f"waiting   {short(node, experiment_of(node) or '')}: {who}")
+        return PATIENCE
 
     def _running_executor(self) -> Executor:
         if self._executor is None:

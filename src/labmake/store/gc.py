@@ -186,9 +186,10 @@ def _older(folder: Path, before: float) -> dict[Path, int]:
 
 
 def _time_of(path: Path) -> float:
-    if re.fullmatch(r"\d{4}-\d{2}-\d{2}-\d{6}", path.name):
+    found = re.fullmatch(r"(\d{4}-\d{2}-\d{2}-\d{6})(-\d+)?", path.name)
+    if found is not None:
         try:
-            return time.mktime(time.strptime(path.name, "%Y-%m-%d-%H%M%S"))
+            return time.mktime(time.strptime(found[1], "%Y-%m-%d-%H%M%S"))
         except ValueError:
             pass
     return path.lstat().st_mtime

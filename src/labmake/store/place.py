@@ -8,11 +8,13 @@ clock, so that no later edit can share its stat, whatever the clock's tick. OSEr
 from __future__ import annotations
 
 import errno
+import fcntl
 import functools
 import hashlib
 import os
 import stat
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from labmake.errors import Edited
@@ -111,20 +113,39 @@ def place_folder(blobs: Blobs, digest: Digest, destination: str, aside: Path) ->
     for entry in entries:
         if entry.kind in "fx" and blobs.locate(entry.value) is None:
             blobs.read(entry.value)  # raises, in the store's words
-    if os.path.lexists(destination) and not _is_real_folder(destination):
-        _move_aside(destination, aside / os.path.basename(destination))
-    os.makedirs(destination, exist_ok=True)
-    _clear(destination, entries, aside)
     stats: dict[str, Stat] = {}
-    for entry in entries:
-        path = os.path.join(destination, entry.path)
-        if entry.kind == "d":
-            os.makedirs(path, exist_ok=True)
-        elif entry.kind == "l":
-            stats[entry.path] = _place_link(entry.value, path)
-        else:
-            stats[entry.path] = _kept(path, entry.digest) or place_file(blobs, entry.digest, path)
+    with alone_in(os.path.dirname(destination)):
+        if os.path.lexists(destination) and not _is_real_folder(destination):
+            _move_aside(destination, aside / os.path.basename(destination))
+        os.makedirs(destination, exist_ok=True)
+        _clear(destination, entries, aside)
+        for entry in entries:
+            path = os.path.join(destination, entry.path)
+            if entry.kind == "d":
+                os.makedirs(path, exist_ok=True)
+            elif entry.kind == "l":
+                stats[entry.path] = _place_link(entry.value, path)
+            else:
+                stats[entry.path] = _kept(path, entry.digest) or place_file(blobs, entry.digest, path)
     return stats
+
+
+@contextmanager
+def alone_in(folder: str) -> Iterator[None]:
+    """While it is entered, no other process places or removes a folder target in `folder`, which is made if need be.
+
+    Two that fill one folder from different manifests would each take the other's files for foreign ones.
+    """
+    os.makedirs(folder, exist_ok=True)
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+        except OSError:
+            pass  # a file system on which folders cannot be locked
+        yield
+    finally:
+        os.close(descriptor)
 
 
 def place_input(blobs: Blobs, location: Location | None, digest: Digest, destination: str, origin: str = "") -> None:
@@ -256,12 +277,24 @@ def _exchange(beside: str, destination: str, write: Callable[[], Stat], lost: bo
             if not _is_real_folder(destination):
                 raise
             _remove_empty_folder(destination)
-        os.rename(beside, destination)
+        _rename(beside, destination)
     except BaseException:
         if lost:
             remove_file(beside)
         raise
     return placed
+
+
+def _rename(beside: str, destination: str) -> None:
+    """Renames; makes the destination's folder again if another command has just removed it, empty as it was."""
+    while True:
+        try:
+            os.rename(beside, destination)
+            return
+        except FileNotFoundError:
+            if not os.path.lexists(beside):
+                raise
+            os.makedirs(os.path.dirname(destination), exist_ok=True)
 
 
 def _remove_empty_folder(path: str) -> None:
