@@ -2,19 +2,10 @@
 
 from __future__ import annotations
 
-import fcntl
 import io
 import json
-import os
 import re
-import select
 import shutil
-import struct
-import subprocess
-import sys
-import termios
-import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -22,88 +13,13 @@ import pyte
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from space import Space
+from space import Space, wait_until
+from terminal import Terminal
 
 from labmake.cli.progress import Progress, about
 from labmake.cli.screen import clip, drawing, width
 from labmake.engine.times import wall_clock
 from labmake.executors.resources import Request
-
-START = """
-import fcntl, os, sys, termios
-fcntl.ioctl(0, termios.TIOCSCTTY, 0)
-os.execv(sys.executable, [sys.executable, "-m", "labmake.cli.entry", *sys.argv[1:]])
-"""
-"""Makes the terminal the controlling one, so that Ctrl-C typed on it becomes a signal, and starts labmake."""
-
-
-class Terminal:
-    """labmake on a pseudo-terminal, with what a person would see on its screen."""
-
-    def __init__(self, space: Space, *words: str, columns: int = 100, rows: int = 60, **env: str) -> None:
-        self.master, slave = os.openpty()
-        self.screen = pyte.Screen(columns, rows)
-        self.stream = pyte.ByteStream(self.screen)
-        self.raw = b""
-        self.resize(columns, rows)
-        environment = {k: v for k, v in os.environ.items() if k not in ("NO_COLOR", "LABMAKE_BUDGET")}
-        self.process = subprocess.Popen(
-            [sys.executable, "-c", START, *words],
-            cwd=space.root,
-            stdin=slave,
-            stdout=slave,
-            stderr=slave,
-            env={**environment, "TERM": "xterm", **env},
-            start_new_session=True,
-        )
-        os.close(slave)
-
-    def resize(self, columns: int, rows: int) -> None:
-        fcntl.ioctl(self.master, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))
-        self.screen.resize(rows, columns)
-
-    def type(self, text: str) -> None:
-        os.write(self.master, text.encode())
-
-    @property
-    def lines(self) -> list[str]:
-        """The screen's lines, without empty ones at the end."""
-        lines = [line.rstrip() for line in self.screen.display]
-        while lines and not lines[-1]:
-            lines.pop()
-        return lines
-
-    @property
-    def text(self) -> str:
-        return "\n".join(self.lines)
-
-    def read(self) -> bool:
-        """Take what was written; False once the process has ended."""
-        if not select.select([self.master], [], [], 60)[0]:
-            self.process.kill()
-        try:
-            data = os.read(self.master, 1 << 16)
-        except OSError:  # so Linux says that nobody has the other side any more
-            data = b""
-        self.raw += data
-        self.stream.feed(data)
-        return bool(data)
-
-    def until(self, seen: Callable[[str], object]) -> None:
-        """Wait until the screen shows something; after two minutes it never will."""
-        late = time.monotonic() + 120
-        while not seen(self.text):
-            if time.monotonic() > late or not self.read():
-                self.process.kill()
-                raise AssertionError(f"it never came:\n{self.text}")
-
-    def end(self, code: int = 0) -> list[str]:
-        """Wait for the end; the lines that stay on the screen."""
-        while self.read():
-            pass
-        os.close(self.master)
-        assert self.process.wait(timeout=60) == code, self.text
-        return self.lines
 
 
 def waiting(space: Space, output: str = "a.txt", name: str = "first", more: str = "") -> Path:
@@ -175,6 +91,44 @@ def test_a_narrow_terminal_that_is_resized_shows_whole_lines_and_no_debris(space
     gate.touch()
     lines = terminal.end()
     assert len(lines) == 2 and lines[0].startswith("made      ") and lines[1].startswith("1 made ("), lines
+
+
+@pytest.mark.parametrize("columns", [9, 24, 80, 200])
+def test_live_lines_fit_every_width(space: Space, columns: int) -> None:
+    gate = waiting(space, output="{n}-with-a-rather-long-name-for-a-result.txt", more=THREE)
+    terminal = Terminal(space, "build", "-j", "3", "all", columns=columns)
+    terminal.until(lambda text: len(text.splitlines()) == 4)
+    *steps, counts = terminal.lines
+    assert all(re.match(r" +\d+ s", line) for line in steps if columns > 9), terminal.text
+    shown = ["3 left" in counts, *("name-for-a-result.txt" in line for line in steps)]
+    assert all(shown) if columns > 60 else all("…" in line for line in steps)
+    gate.touch()
+    lines = "".join(line.ljust(columns) for line in terminal.end())
+    assert lines.count("-with-a-rather-long-name-for-a-result.txt") == 3 and "3 made (" in lines
+
+
+THREE = 'group("all", *[f"{n}-with-a-rather-long-name-for-a-result.txt" for n in range(3)])'
+
+
+def test_events_on_a_terminal_are_lines_of_json_and_nothing_is_asked(space: Space) -> None:
+    slow(space)
+    space.build()
+    slow(space, " * 2")
+    terminal = Terminal(space, "build", "--json", "--budget", "0.1s", columns=1000)
+    told = events("\n".join(terminal.end()))
+    assert [event["event"] for event in told][:2] == ["build-started", "price"] and told[-1]["made"] == 5
+    assert b"\x1b" not in terminal.raw
+
+
+def test_who_waits_for_another_build_sees_for_whom(space: Space) -> None:
+    gate = waiting(space)
+    first = space.start("build")
+    wait_until(lambda: list((space.root / ".git" / "labmake" / "leases").glob("*")))
+    terminal = Terminal(space, "build")
+    terminal.until(lambda text: re.search(r"^waiting   a\.txt: another build makes it", text, re.MULTILINE))
+    gate.touch()
+    first.end(0)
+    assert terminal.end()[1:2] == ["restored  a.txt"] or terminal.lines[-1].startswith("up to date: 1 target")
 
 
 def test_more_steps_than_a_low_terminal_has_rows_are_counted(space: Space) -> None:
@@ -447,16 +401,26 @@ def test_on_a_terminal_long_work_is_asked_for(space: Space) -> None:
     slow(space)
     space.build()
     slow(space, " * 2")
-    for answer in ("n\n", "\x03"):
+    for answers in (["n\n"], ["\n"], ["what?\n", "no\n"], ["\x03"]):
         terminal = Terminal(space, "build", "--budget", "0.1s")
-        terminal.until(lambda text: "Go on? [y/N]:" in text)
+        for count, answer in enumerate(answers, 1):
+            terminal.until(lambda text, count=count: text.count("Go on? [y/N]:") == count)  # type: ignore[misc]
+            terminal.type(answer)
         assert re.search(ANNOUNCED, terminal.text)
-        terminal.type(answer)
         assert terminal.end(code=130)[-1].startswith("interrupted: nothing made")
     terminal = Terminal(space, "build", "--budget", "0.1s")
     terminal.until(lambda text: "Go on? [y/N]:" in text)
     terminal.type("y\n")
     assert terminal.end()[-1].startswith("5 made")
+
+
+def test_a_price_says_how_many_steps_were_never_timed(space: Space) -> None:
+    slow(space)
+    space.build()
+    slow(space, " * 2")
+    space.write("script.py", space.path("script.py").read_text() + 'rule("new.txt", run=sh("echo 1 > {out}"))\n')
+    done = space.build("--budget", "0.1s").text
+    assert re.search(r"^5 steps .*, more than \d+\.\d s \(1 was never timed\), because ", done, re.MULTILINE), done
 
 
 def test_yes_answers_before_it_is_asked(space: Space) -> None:

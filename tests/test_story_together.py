@@ -233,3 +233,24 @@ def test_an_edit_that_two_builds_give_up_is_set_aside_once(space: Space) -> None
     edits = sorted(text for text in aside if text.startswith("edited"))
     assert edits == sorted(f"edited {number}" for number in range(30))
     assert space.files() == {f"{number}.txt": f"{number}\n" for number in range(30)}
+
+
+def test_a_killed_build_is_not_taken_for_a_running_one(space: Space) -> None:
+    gated(space)
+    build = begun(space)
+    assert f"running build     process {build.process.pid} makes slow.txt" in space.run("doctor", code=None)
+    build.kill()
+    assert "running build" not in space.run("doctor", code=None)
+
+
+def test_an_interrupt_while_the_command_begins_or_ends_shows_no_traceback(space: Space) -> None:
+    space.write(
+        "script.py", 'rule("{n}.txt", run=sh("echo {n} > {out}"))\ngroup("all", *map("{}.txt".format, range(9)))'
+    )
+    for _ in range(6):
+        build = space.start("build", "-f", "all")
+        wait_until(lambda: "9 made" in build.text or build.process.poll() is not None)  # noqa: B023
+        build.signal(signal.SIGINT)
+        build.end(None)
+        assert "Traceback" not in build.text and build.process.returncode in (0, 130, -signal.SIGINT)
+    assert list((space.root / ".git" / "labmake" / "steps").iterdir()) == []

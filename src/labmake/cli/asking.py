@@ -81,9 +81,9 @@ def _confirmed() -> bool:
 
 
 def in_words(price: Price) -> str:
-    """`40 steps, about 61 h, because src/train.py:88 changed`."""
+    """`40 steps, about 61 h, because src/train.py:88 changed`; more than that, if some were never timed."""
     steps = f"{price.steps} step{'s' * (price.steps != 1)}"
     more = f" and up to {price.more} that depend on them" if price.more else ""
-    untimed = f" without {price.untimed} that were never timed" if price.untimed else ""
+    never = f" ({price.untimed} {'was' if price.untimed == 1 else 'were'} never timed)" if price.untimed else ""
     because = f", because {price.because}" if price.because else ""
-    return f"{steps}{more}, about {about(price.seconds)}{untimed}{because}"
+    return f"{steps}{more}, {'more than' if never else 'about'} {about(price.seconds)}{never}{because}"

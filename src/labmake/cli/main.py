@@ -8,6 +8,7 @@ Exit codes: 0 all well, 1 a step failed, 2 the command line or a rule cannot be,
 
 from __future__ import annotations
 
+import signal
 import sys
 from collections.abc import Sequence
 from typing import Any
@@ -245,7 +246,9 @@ def init(folder: str) -> int:
 
 def main(question: str = "", changed: str | None = None) -> None:
     """Run the process's command line and exit; gear 1 calls it `question` and found `changed` paths, a line each."""
-    sys.exit(run(sys.argv[1:], question, changed))
+    code = run(sys.argv[1:], question, changed)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # all is done: an interrupt of what is only ending shows a traceback
+    sys.exit(code)
 
 
 def run(arguments: Sequence[str], question: str = "", changed: str | None = None) -> int:
