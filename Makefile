@@ -20,7 +20,9 @@ demo: $(VENV)/.example
 	@echo "Its script:  $(EXAMPLE)/scripts/2023-10-07-Covariance-Matrix-Prior-Investigation/script.py"
 	@echo "Call it again: nothing is made twice. Next: docs/tutorial.md"
 
+# Compiled first: where PYTHONDONTWRITEBYTECODE is set, each of the thousand commands of the stories would compile again.
 test: lint
+	$(BIN)/python -m compileall -q src
 	$(BIN)/python -m pytest
 
 lint: $(VENV)/.test

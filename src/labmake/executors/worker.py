@@ -71,8 +71,11 @@ class Worker:
 
     def close(self) -> None:
         """Give back what others may wait for."""
-        if self.job >= 0:
-            self.blobs.close()
+        try:
+            if self.job >= 0:
+                self.blobs.close()
+        except OSError:  # a lock whose process has ended is nobody's
+            pass
 
     def run(self, job: Message) -> Message:
         """Run one step; every failure is an answer."""
@@ -156,11 +159,11 @@ class Worker:
 
     def end_note(self) -> None:
         """Say that no step runs."""
-        if self.job >= 0 and os.fstat(self.job).st_size:
-            try:
+        try:
+            if self.job >= 0 and os.fstat(self.job).st_size:
                 os.ftruncate(self.job, 0)
-            except OSError:
-                pass
+        except OSError:
+            pass
 
     def _missing(self, job: Message, box: Box) -> dict[str, Any] | None:
         """What is wrong with the outputs, if anything: not there, or a file where a folder should be."""

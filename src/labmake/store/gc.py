@@ -206,8 +206,8 @@ def _states(folder: Path, abandoned: Collection[Path]) -> dict[Path, int]:
 
 
 def _leases(folder: Path) -> dict[Path, int]:
-    """Leases that nobody holds."""
-    return {path: 0 for path in _entries(folder) if path.name != TABLE and not is_held(str(path))}
+    """Lock files that killed builds left: no build runs beside a collection."""
+    return {path: 0 for path in _entries(folder) if path.name != TABLE}
 
 
 def _all_in(folder: Path) -> dict[Path, int]:

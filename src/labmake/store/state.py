@@ -66,8 +66,6 @@ class State:
         self._database = _open(path, self._copy)
         self._forget_pending()
         self._offsets: dict[str, int] | None = None
-        self._found: dict[tuple[str, str], list[Location]] = {}
-        """What was looked up and is there: a build asks for the same code and inputs again and again."""
 
     @classmethod
     def open(cls, path: Path) -> State:
@@ -155,30 +153,22 @@ class State:
     # The store's index
 
     def get(self, kind: str, key: str) -> list[Location]:
-        known = self._found.get((kind, key))
-        if known is not None:
-            return list(known)
         waiting = self._records.get((kind, key), [])
-        if (kind, key) in self._dropped:
-            return list(waiting)
+        if (kind, key) in self._dropped or (waiting and kind == "B"):
+            return list(waiting)  # of a blob one place is as good as another
         rows = self._rows("select segment, place, length from records where kind = ? and key = ?", (kind, key))
         found = [(segment, place, length) for segment, place, length in rows if segment not in self._gone]
-        found += [location for location in waiting if location not in found]
-        if found:
-            self._found[kind, key] = found
-        return list(found)
+        return found + [location for location in waiting if location not in found]
 
     def put_many(self, items: Iterable[Item]) -> None:
         for key, kind, location in items:
             known = self._records.setdefault((kind, key), [])
             if location not in known:
                 known.append(location)
-                self._found.pop((kind, key), None)
         self._pending = True
 
     def drop(self, kind: str, key: str) -> None:
         self._records.pop((kind, key), None)
-        self._found.pop((kind, key), None)
         self._dropped.add((kind, key))
         self._pending = True
 
@@ -196,7 +186,6 @@ class State:
         self.offsets().pop(segment, None)
         for name, locations in self._records.items():
             self._records[name] = [place for place in locations if place[0] != segment]
-        self._found.clear()
         self._gone.add(segment)
         self._moved.discard(segment)
         self._pending = True
@@ -240,7 +229,7 @@ class State:
         self._database = _open(self.path, self.path)
         # The store's index goes as a whole: an offset without the records before it would hide them for ever.
         self._offsets = {}
-        self._records, self._moved, self._found = {}, set(), {}
+        self._records, self._moved = {}, set()
         return work()
 
     def _write(self) -> None:
