@@ -117,15 +117,16 @@ class Space:
         """Start `labmake …` in a process group of its own, as a shell does, and go on."""
         self.started += 1
         log = self.root.parent / f"running-{self.root.name}-{self.started}.log"
-        process = subprocess.Popen(
-            [sys.executable, "-m", "labmake.cli.entry", *words],
-            cwd=self.root,
-            stdin=subprocess.DEVNULL,
-            stdout=log.open("w"),
-            stderr=subprocess.STDOUT,
-            env={**os.environ, **(env or {})},
-            start_new_session=True,
-        )
+        with log.open("w") as out:
+            process = subprocess.Popen(
+                [sys.executable, "-m", "labmake.cli.entry", *words],
+                cwd=self.root,
+                stdin=subprocess.DEVNULL,
+                stdout=out,
+                stderr=subprocess.STDOUT,
+                env={**os.environ, **(env or {})},
+                start_new_session=True,
+            )
         return Running(self, process, log)
 
     @property

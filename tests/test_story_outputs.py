@@ -419,6 +419,17 @@ def test_it_is_removed_also_if_the_build_that_noticed_was_not_a_complete_one(spa
     assert "up to date" in space.last
 
 
+def test_it_is_removed_also_if_the_other_output_stays_as_it_is(space: Space) -> None:
+    one = 'rule("a.txt", run=sh("echo a > {out}"))'
+    space.write("script.py", one)
+    space.build()
+    space.write("script.py", 'rule("a.txt", "b.txt", run=sh("echo a > {out1}; echo b > {out2}"))')
+    space.build()
+    space.write("script.py", one)
+    space.build()
+    assert space.ran == [] and list(space.files()) == ["a.txt"]
+
+
 def test_outputs_in_another_order_are_the_same_files(space: Space) -> None:
     space.write("script.py", 'rule("a.txt", "b.txt", run=sh("echo a > {out1}; echo b > {out2}"))')
     space.build()

@@ -308,11 +308,10 @@ class Build:
         self._decided.pop(node, None)
         if isinstance(result, Made):
             self.outcome.made[node] = result
-            if result.how != "fresh":
-                self._leave_rest(self.fact(node), result.fact)
             self.services.state.drop_failures([node])
             text = fact_text(result.fact)
             if self._facts.get(node) != text:
+                self._leave_rest(self.fact(node), result.fact)
                 self._note_use(node, result.fact.action)
                 self._facts[node] = self._pending[node] = text
             return Answer(next(iter(result.outputs.values())))
