@@ -23,7 +23,6 @@ from labmake.model import Digest
 from labmake.store.index import Location
 from labmake.store.leases import TABLE
 from labmake.store.live import View, living, use_time, view
-from labmake.store.lockfiles import is_held
 from labmake.store.segments import compact, segment_bytes
 
 KEEP_DAYS = 30
