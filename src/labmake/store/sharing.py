@@ -35,7 +35,11 @@ def using(store: Path, waiting: Callable[[], object]) -> Iterator[None]:
             held = _open_lock(store)
     except OSError as error:
         if error.errno not in (errno.EACCES, errno.EPERM, errno.EROFS):
-            raise
+            raise StoreError(
+                "the state folder cannot be used",
+                [("folder", store.parent), ("reason", error.strerror or error)],
+                ["see whether it is a folder and yours, and the disk is not full"],
+            ) from None
         yield  # a store that we may only read: who cannot write here cannot collect here either
         return
     if isinstance(held, LockFile):
