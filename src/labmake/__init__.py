@@ -4,10 +4,10 @@ They are imported when they are first used: the command starts through this pack
 each call, also one that finds nothing to do, 40 ms.
 """
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
-
+TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Any
+
     from labmake.api import each, find, glob, group, plan, rule, source, step
     from labmake.engine.plan import env, listdir, need, read_csv, read_json, read_text
     from labmake.recipes import julia, py, r, script, sh
@@ -44,7 +44,9 @@ _ROOMS = {
 _HOMES = {name: room for room, names in _ROOMS.items() for name in names}
 
 
-def __getattr__(name: str) -> Any:
+def __getattr__(name: str) -> "Any":
+    from importlib import import_module
+
     if name not in _HOMES:
         raise AttributeError(f"labmake has no {name}; it has {', '.join(__all__)}")
     return getattr(import_module(_HOMES[name]), name)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path, PurePath
 from typing import Any, TypeVar
 
@@ -51,17 +51,6 @@ class Loading:
     groups: dict[str, tuple[list[str], Where]] = field(default_factory=dict)
     waiting: list[Where] = field(default_factory=list)
     """Rules without run= that have not yet decorated a function."""
-    only: frozenset[int] | None = None
-    """The numbers of the rules that are needed, when the file is known to be the one that was read before."""
-    count: int = 0
-
-    def number(self, outputs: tuple[Any, ...]) -> int | None:
-        """The number of the declaration that comes now; None if it need not be read. One with wildcards always is."""
-        number = self.count
-        self.count += 1
-        if self.only is None or number in self.only or "{" in str(outputs):
-            return number
-        return None
 
 
 loading: Loading | None = None
@@ -79,10 +68,7 @@ def rule(*outputs: str | Mapping[str, str], run: Recipe | None = None, **words: 
 
     def add(recipe: Recipe) -> None:
         if into is not None:
-            number = into.number(outputs)
-            if number is not None:
-                made = make_rule(into, _outputs(outputs, where), recipe, words, where)
-                into.rules.append(replace(made, number=number))
+            into.rules.append(make_rule(into, _outputs(outputs, where), recipe, words, where))
 
     if run is not None:
         add(_at(where, check_recipe, run))
@@ -123,9 +109,7 @@ def plan(*outputs: str | Mapping[str, str], **options: Any) -> Callable[[F], F]:
             patterns = _targets(named, into, where)
             _at(where, _check_options, options)
             digest = digest_of(canonical(["plan", FORMAT, function.__name__, patterns]).encode())
-            made = Rule(patterns, into.experiment, where, digest, plan=function, options=options)
-            into.rules.append(replace(made, number=into.count))
-            into.count += 1
+            into.rules.append(Rule(patterns, into.experiment, where, digest, plan=function, options=options))
         return function
 
     return decorate
@@ -163,9 +147,8 @@ def source(target: str, address: str, **options: Any) -> None:
         raise RuleError("a source has no wildcards", [("target", target)], ["name one file, or a folder/"], where)
     _at(where, _check_options, options)
     text = canonical(["source", FORMAT, patterns, address])
-    made = Rule(patterns, loading.experiment, where, digest_of(text.encode()), address=address, options=options)
-    loading.rules.append(replace(made, number=loading.count))
-    loading.count += 1
+    digest = digest_of(text.encode())
+    loading.rules.append(Rule(patterns, loading.experiment, where, digest, address=address, options=options))
 
 
 def _check_address(target: str, address: str) -> None:

@@ -31,12 +31,8 @@ def rule_file(experiment: str) -> str:
     return f"{script_folder(experiment)}/script.py" if experiment else "rules.py"
 
 
-def load(
-    project: Project, experiment: str, looked: LookedAt | None = None, only: frozenset[int] | None = None
-) -> RuleFile:
+def load(project: Project, experiment: str, looked: LookedAt | None = None) -> RuleFile:
     """The rules that a rule file declares; none if there is no such file. `looked` learns what was read for it.
-
-    `only` are the numbers of the rules that are needed, if not all are.
 
     Raises RuleError for a syntax error, an exception while it is read, and rules that cannot be.
     """
@@ -54,7 +50,7 @@ def load(
             f"{file} cannot be read", reason, ["it has to be a file that you may read"], Where(file)
         ) from None
     code, lazy = _compiled(source, file, str(path))
-    into = api.Loading(experiment, file, project.root, only=only)
+    into = api.Loading(experiment, file, project.root)
     search = Search((path.parent, project.root / "src", project.root), looked)
     _run(code, lazy, into, str(path), search)
     return RuleFile(tuple(into.rules), dict(into.groups))

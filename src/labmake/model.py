@@ -97,8 +97,6 @@ class Rule:
     plan: Callable[..., Any] | None = None
     address: str = ""
     options: Mapping[str, Any] = field(default_factory=dict)
-    number: int = -1
-    """Of the declaration in its rule file, from 0; -1 for a built-in rule."""
 
 
 @dataclass(frozen=True, slots=True)

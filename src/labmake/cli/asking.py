@@ -38,7 +38,7 @@ class Asking:
         self._build, self._times, self._told = build, times, told
         self._budget, self._yes = budget, yes
         self._work = math.inf  # the first steps are always priced, with all that depends on them
-        self._done = not build.recorded  # then no time is known
+        self._done = build.is_first  # then no time is known
 
     @property
     def settled(self) -> bool:

@@ -114,7 +114,7 @@ def _build(opened: Session, wishes: Wishes, told: Progress | Events, budget: flo
     if good and wishes.question and not (wishes.dry or wishes.force or wishes.json):
         said = _up_to_date(len(outcome.made) + unseen)
         if wave is not None:
-            keep_changed(opened.services, build, wishes.question, said, bool(gone))
+            keep_changed(opened.services, build, wave, wishes.question, said, bool(gone))
         elif keep_snapshot(opened.services, build, wishes.question, said):
             keep_wave(opened.services, build, wishes.question, targets)
     return code
@@ -125,8 +125,8 @@ def _wave(opened: Session, wishes: Wishes) -> Wave | None:
     if wishes.changed is None or not wishes.question or wishes.dry or wishes.force:
         return None
     wave = spread(opened.services, wishes.question, wishes.changed.split("\n"))
-    if wave is not None and wave.rules is not None:
-        opened.services.rulebook.narrow(wave.rules)
+    if wave is not None:
+        opened.services.rulebook.know(wave.matches)
     return wave
 
 

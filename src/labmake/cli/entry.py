@@ -43,7 +43,7 @@ def _main() -> None:
         return
     if changed is not None and len(changed) <= MOST and not any("\n" in path for path in changed):
         os.environ[CHANGED] = "\n".join(changed)
-    if os.environ.get("PYTHONHASHSEED") != "0":
+    if os.environ.get("PYTHONHASHSEED") != "0" and words[-1:] not in (["--help"], ["-h"], ["--version"]):
         os.environ["PYTHONHASHSEED"] = "0"
         os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
     from labmake.cli.main import main as run

@@ -139,8 +139,8 @@ def open_services(project: Project, known: Iterable[str], state: State) -> Servi
 
     looked = LookedAt()
 
-    def read(name: str, only: frozenset[int] | None) -> RuleFile:
-        own = load(project, name, looked, only)
+    def read(name: str) -> RuleFile:
+        own = load(project, name, looked)
         general = book.file("").rules if name else ()
         return RuleFile(own.rules, own.groups, document_rules(project, name, (*own.rules, *_of(general, name))))
 

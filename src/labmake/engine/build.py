@@ -16,6 +16,7 @@ from types import FrameType
 from typing import Any, Protocol
 
 from labmake.data.slices import split_slice
+from labmake.engine.facts import Facts
 from labmake.engine.failures import disk_error
 from labmake.engine.inputs import needed_by
 from labmake.engine.nodes import Made, Run, WouldRun, fact_text, parse_fact, visit
@@ -97,7 +98,7 @@ class Build:
         """Targets that their nodes no longer have, each with a fact of its own until it is removed."""
         self._tasks: dict[Key, Task] = {}
         self._ready: deque[tuple[Task, Any]] = deque()
-        self._facts = services.state.facts()
+        self._facts = Facts(services.state)
         self._pending: dict[str, str] = {}
         self._stopping = False
         self._signals = 0
@@ -136,6 +137,11 @@ class Build:
         return {key[1:]: self._decided.get(key[1:]) for key in list(self._tasks) if key.startswith("@")}
 
     @property
+    def is_first(self) -> bool:
+        """Whether nothing was ever made in this worktree."""
+        return not self._facts
+
+    @property
     def recorded(self) -> list[str]:
         """The nodes of which this worktree has a fact."""
         return list(self._facts)
@@ -156,6 +162,8 @@ class Build:
             cut = split_slice(key)
             if cut is not None:
                 return self._add(key, slice_of(self.services, *cut))
+            if self._reached is not None and self._is_settled(key, self._reached):
+                return None
             return self._start_target(key, by)
         cut = split_slice(key)
         if cut is not None and not os.path.exists(self.services.absolute(key)):

@@ -74,19 +74,17 @@ class _Table:
 class Rulebook:
     """Finds the one rule of a path. `load(experiment)` reads a rule file; "" is rules.py."""
 
-    def __init__(self, known: Iterable[str], load: Callable[[str, frozenset[int] | None], RuleFile]) -> None:
+    def __init__(self, known: Iterable[str], load: Callable[[str], RuleFile]) -> None:
         self.experiments = list(known)
         self._load = load
         self._files: dict[str, RuleFile] = {}
-        self._only: dict[str, frozenset[int]] | None = None
         self._tables: dict[str, tuple[_Table, _Table]] = {}
         self._found: dict[str, Match] = {}
 
     def file(self, experiment: str) -> RuleFile:
         """The loaded rule file of an experiment. Raises RuleError if it cannot be loaded."""
         if experiment not in self._files:
-            only = None if self._only is None else self._only.get(experiment, frozenset())
-            self._files[experiment] = self._load(experiment, only)
+            self._files[experiment] = self._load(experiment)
         return self._files[experiment]
 
     def rules(self, experiment: str) -> list[Rule]:
@@ -106,31 +104,16 @@ class Rulebook:
             return False
         return True
 
-    def narrow(self, numbers: dict[str, frozenset[int]]) -> None:
-        """Read only the rules with these numbers, by rule file: the files are known to be those that were read before.
+    def know(self, matches: Iterable[Match]) -> None:
+        """Take these matches for found: the rule files are known to be those that were read when they were.
 
-        Should another rule be needed after all, all are read.
+        Should a rule be needed that is not among them, the files are read.
         """
-        self._only = numbers
-        self._forget()
-
-    def _forget(self) -> None:
-        self._files.clear()
-        self._tables.clear()
-        self._found.clear()
+        for known in matches:
+            self._found.update(dict.fromkeys(known.outputs.values(), known))
 
     def find(self, path: str) -> Match:
         """The match of a generated path. Raises NoRule (with the nearest patterns) or TwoRules."""
-        try:
-            return self._find(path)
-        except NoRule:
-            if self._only is None:
-                raise
-            self._only = None
-            self._forget()
-            return self._find(path)
-
-    def _find(self, path: str) -> Match:
         if path in self._found:
             return self._found[path]
         experiment = experiment_of(path)

@@ -98,6 +98,13 @@ class State:
         """The text of every fact, by node."""
         return self._all("facts")
 
+    def fact(self, node: str) -> str | None:
+        """The text of one fact."""
+        waiting = self._texts["facts"]
+        if node in waiting:
+            return waiting[node]
+        return next((data for (data,) in self._rows("select data from facts where key = ?", (node,))), None)
+
     def nodes(self, prefix: str, most: int) -> list[str]:
         """The first nodes, in order, with a committed fact whose names begin with `prefix`; texts are not read."""
         query = "select key from facts where key >= ? and key < ? order by key limit ?"
@@ -141,6 +148,13 @@ class State:
             path: (size, mtime, ino % 2**64, ctime, digest) for path, size, mtime, ino, ctime, digest in rows
         }
         return {path: status for path, status in (found | self._stats).items() if status is not None}
+
+    def stat(self, path: str) -> FileStat | None:
+        """One file that was hashed."""
+        if path in self._stats:
+            return self._stats[path]
+        rows = self._rows("select size, mtime, ino, ctime, digest from stats where path = ?", (path,))
+        return next(((size, mtime, ino % 2**64, ctime, digest) for size, mtime, ino, ctime, digest in rows), None)
 
     def put_stats(self, stats: Mapping[str, FileStat]) -> None:
         self._stats.update(stats)
