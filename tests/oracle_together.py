@@ -142,7 +142,8 @@ def build_together(history: History, rng: random.Random) -> None:
 
 def _left(history: History) -> set[Path]:
     """What builds have in the state folder only while they run."""
-    return {path for place in ("leases", "steps", "store/tmp") for path in (history.state / place).glob("*")}
+    places = ("leases", "steps", "store/tmp")
+    return {path for place in places for path in (history.state / place).glob("*") if path.name != "table"}
 
 
 def _builders(history: History, rng: random.Random, sides: list[Side]) -> list[Builder]:
