@@ -318,9 +318,11 @@ class Build:
             self.outcome.made[node] = result
             self.services.state.drop_failures([node])
             text = fact_text(result.fact)
-            if self._facts.get(node) != text:
-                self._leave_rest(self.fact(node), result.fact)
-                self._note_use(node, result.fact.action)
+            before = self._facts.get(node)
+            if before != text:
+                if before is not None and result.fact.action not in before:  # the same action has the same targets
+                    self._leave_rest(parse_fact(before), result.fact)
+                    self._note_use(node, result.fact.action)
                 self._facts[node] = self._pending[node] = text
             return Answer(next(iter(result.outputs.values())))
         if isinstance(result, WouldRun):

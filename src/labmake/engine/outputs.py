@@ -109,8 +109,8 @@ def restore(
 def put(services: Services, path: str, digest: Digest) -> Stat | dict[str, Stat]:
     """Place one file or folder, unless exactly it lies there already."""
     place = services.absolute(path)
-    os.makedirs(os.path.dirname(place), exist_ok=True)
     if is_folder(digest):
+        os.makedirs(os.path.dirname(place), exist_ok=True)
         return place_folder(services.blobs, digest, place, services.aside / stamp(services) / path)
     there = stat_of(place)
     if there is not None and _digest(place) == digest:

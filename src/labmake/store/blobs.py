@@ -17,6 +17,7 @@ import stat
 import time
 from collections.abc import Iterable
 from contextlib import AbstractContextManager
+from functools import cached_property
 from itertools import count
 from pathlib import Path
 
@@ -64,6 +65,8 @@ class Blobs:
         os.makedirs(segments, exist_ok=True)
         self._records = Records(segments, index, follow)
         self._numbers = count()
+        self._located: tuple[Digest, list[Location]] = ("", [])
+        """The blob that was located last: what is located is mostly read next."""
 
     @property
     def learned(self) -> list[Item]:
@@ -121,6 +124,7 @@ class Blobs:
         blob = blob_of(digest)
         if size_of(blob) <= SMALL:
             found = self._records.find("B", blob)
+            self._located = (blob if found else "", found)
             return found[0] if found else None
         return ("", 0, size_of(blob)) if self.verify(blob) else None
 
@@ -134,7 +138,8 @@ class Blobs:
         blob = blob_of(digest)
         if size_of(blob) > SMALL:
             return self._read_large(blob)
-        for location in self._records.find("B", blob):
+        known, self._located = self._located, ("", [])
+        for location in known[1] if known[0] == blob else self._records.find("B", blob):
             payload = self._records.read("B", blob, location)
             if payload is not None and digest_of(payload) == blob:
                 return payload
@@ -325,6 +330,11 @@ class Blobs:
             return self.blob_path(blob).read_bytes()
         except FileNotFoundError:
             raise _missing(blob)
+
+    @cached_property
+    def device(self) -> int:
+        """The file system on which temporary files lie."""
+        return os.stat(os.path.join(self.root, "tmp")).st_dev
 
     def temporary(self) -> str:
         """A path for a file that is being written; what a killed process leaves there is swept."""

@@ -62,7 +62,7 @@ def place_file(blobs: Blobs, digest: Digest, destination: str) -> Stat:
 
     # In the store, where what a killed process leaves is swept, not among the user's results.
     temporary = blobs.temporary()
-    if os.stat(os.path.dirname(temporary)).st_dev == _device(destination):
+    if blobs.device == _device(destination):
         try:
             return _exchange(temporary, destination, lambda: write(temporary))
         except OSError as error:
