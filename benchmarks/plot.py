@@ -6,16 +6,17 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from measure import Results, values
+from tables import number
 
-PEER, LABMAKE, INK = "#9aa5b1", "#1f6f8b", "#333333"
+PEER, LABMAKE, INK, GUIDE = "#7b8794", "#0b6e99", "#333333", "#e3e6ea"
 
 
 def draw(to: Path, groups: Mapping[str, tuple[Results, list[str]]]) -> None:
-    """For each title a row of panels, one for each phase: a bar with its range for each contender, logarithmic."""
+    """For each title a row of panels, one for each phase: a median and its range for each contender, logarithmic."""
     import matplotlib
 
     matplotlib.use("Agg")
-    matplotlib.rcParams.update({"svg.hashsalt": "labmake", "font.size": 9, "font.family": "sans-serif"})
+    matplotlib.rcParams.update({"svg.hashsalt": "labmake", "font.size": 9, "svg.fonttype": "none"})
     from matplotlib import pyplot
 
     width = max(len(phases) for _, phases in groups.values())
@@ -38,24 +39,23 @@ def draw(to: Path, groups: Mapping[str, tuple[Results, list[str]]]) -> None:
 
 
 def _panel(panel, results: Results, phase: str, title: str, *, names: bool) -> None:
-    """Bars from the top down in the tables' order, each with its median in figures."""
+    """Points from the top down in the tables' order: bars would mean nothing on a logarithmic scale."""
     from statistics import median
 
     found = {name: values(results, name, phase) for name in results}
-    middle = [median(times) for times in found.values()]
-    spread = [
-        [m - min(times) for m, times in zip(middle, found.values(), strict=True)],
-        [max(times) - m for m, times in zip(middle, found.values(), strict=True)],
-    ]
-    colours = [LABMAKE if name.startswith("labmake") else PEER for name in found]
-    places = range(len(found))
-    panel.barh(places, middle, xerr=spread, color=colours, height=0.7, error_kw={"ecolor": INK, "lw": 0.8})
+    least, most = min(map(min, found.values())), max(map(max, found.values()))
+    for place, (name, times) in enumerate(found.items()):
+        colour = LABMAKE if name.startswith("labmake") else PEER
+        panel.axhline(place, color=GUIDE, lw=0.6, zorder=0)
+        panel.plot([min(times), max(times)], [place, place], color=colour, lw=2.5, solid_capstyle="round", alpha=0.5)
+        panel.plot([median(times)], [place], "o", color=colour, ms=6)
+        words = f"{number(median(times))} s"
+        at = (max(times), place)
+        panel.annotate(words, at, (7, 0), textcoords="offset points", va="center", fontsize=8, color=INK)
     panel.set_xscale("log")
-    panel.set_xlim(min(middle) / 3, max(max(times) for times in found.values()) * 6)
-    for place, times, m in zip(places, found.values(), middle, strict=True):
-        panel.annotate(
-            f"{m:.3g} s", (max(times), place), (4, 0), textcoords="offset points", va="center", fontsize=8, color=INK
-        )
+    panel.set_xlim(least / 2, most * (most / least) ** 0.35 * 2)
+    panel.set_ylim(-0.7, len(found) - 0.3)
+    places = range(len(found))
     panel.set_yticks(places, list(found) if names else [])
     panel.invert_yaxis()
     panel.set_title(title, fontsize=9, loc="left", color=INK)

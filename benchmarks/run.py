@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import os
 import platform
+import shlex
 import subprocess
 import sys
 import tempfile
@@ -99,7 +100,8 @@ def machine(folder: Path, given: argparse.Namespace) -> str:
     git = subprocess.run(["git", "describe", "--always"], cwd=ROOT, capture_output=True, text=True, check=False)
     python = f"{platform.python_implementation()} {platform.python_version()}"
     words = f"{os.cpu_count()} processors, {platform.system()}, {disk}, {python}; {given.jobs} jobs, {given.runs} runs"
-    text = f"{words}. {', '.join(there)} (at {git.stdout.strip() or 'no commit'})."
+    command = shlex.join(["benchmarks/run.py", *sys.argv[1:]])
+    text = f"`{command}`: {words}. {', '.join(there)} (at {git.stdout.strip() or 'no commit'})."
     return f"{text} A file system in memory: what disks cost is hidden." if disk in MEMORY_FILE_SYSTEMS else text
 
 

@@ -32,6 +32,7 @@ COLD = (
 
 NULL = (
     Column("null, first s", "null first"),
+    Column("its processor s", "null first", "cpu"),
     Column("null s (min..max)", "null", range=True),
     Column("÷ make", "null", to="make"),
     Column("÷ ninja", "null", to="ninja"),
@@ -59,22 +60,22 @@ def chains_section(found: Mapping[int, tuple[Results, dict[str, str]]]) -> Secti
     results = found[steps][0]
     at = f"{steps:,} steps".replace(",", " ")
 
-    def worst(phase: str, to: str, of: str = "seconds", to_phase: str = "") -> float:
-        return max(ratio(results, name, phase, to or name, of, to_phase) for name in LABMAKES)
+    def worst(aim: str, limit: float, phase: str, to: str, to_phase: str = "") -> Aim:
+        """Of the two ways to write the project the slower one counts."""
+        wall, cpu = (
+            max(ratio(results, name, phase, to or name, of, to_phase) for name in LABMAKES) for of in ("seconds", "cpu")
+        )
+        return Aim(aim, wall, limit, cpu=cpu)
 
+    memory = max(median(results, name, phase, "memory") for name in LABMAKES for phase in chains.PHASES)
     return Section(
         "chains",
         "\n\n".join(parts),
         (
-            Aim(f"first build of {at} ÷ make", worst("cold", "make"), 1.3),
-            Aim(f"null build of {at} ÷ ninja", worst("null", "ninja"), 1),
-            Aim(f"one changed input among {at} ÷ null build", worst("one changed", "", to_phase="null"), 3),
-            Aim(
-                f"peak memory of the null build of {at}",
-                max(median(results, name, "null", "memory") for name in LABMAKES),
-                300,
-                " MB",
-            ),
+            worst(f"first build of {at} ÷ make", 1.3, "cold", "make"),
+            worst(f"null build of {at} ÷ ninja", 1, "null", "ninja"),
+            worst(f"one changed input among {at} ÷ null build", 3, "one changed", "", "null"),
+            Aim(f"peak memory of any build of {at}", memory, 300, " MB"),
         ),
     )
 
@@ -89,8 +90,13 @@ def fanout_section(found: Mapping[int, tuple[Results, dict[str, str]]]) -> Secti
     width = max(found)
     results = found[width][0]
     shapes = (fanout.FOLDER, fanout.SLICES)
-    aims = [Aim(f"K = {width}, {name}: first build ÷ make", ratio(results, name, "cold", "make"), 2) for name in shapes]
-    aims += [Aim(f"K = {width}, {name}: nothing changed", median(results, name, "null"), 0.3, " s") for name in shapes]
+    aims = []
+    for name in shapes:
+        wall, cpu = (ratio(results, name, "cold", "make", of) for of in ("seconds", "cpu"))
+        aims.append(Aim(f"K = {width}, {name}: first build ÷ make", wall, 2, cpu=cpu))
+        for phase, words in (("null first", "nothing changed, first time"), ("null", "nothing changed")):
+            wall, cpu = (median(results, name, phase, of) for of in ("seconds", "cpu"))
+            aims.append(Aim(f"K = {width}, {name}: {words}", wall, 0.3, " s", cpu=cpu))
     return Section("fan-out", "\n\n".join(parts), tuple(aims))
 
 
@@ -103,8 +109,8 @@ def restoring_section(outputs: int, results: Results) -> Section:
         Column("restoring, processor s", "restored", "cpu"),
         Column("peak MB", "restored", "memory"),
     )
-    faster = ratio(results, name, "made", name, to_phase="restored")
-    aim = Aim(f"{outputs} deleted outputs: made ÷ restored", faster, 5, least=True)
+    wall, cpu = (ratio(results, name, "made", name, of, "restored") for of in ("seconds", "cpu"))
+    aim = Aim(f"{outputs} deleted outputs: made ÷ restored", wall, 5, least=True, cpu=cpu)
     return Section("restoring", table(f"{outputs} outputs", results, columns), (aim,))
 
 
@@ -132,7 +138,12 @@ def hashing_section(megabytes: int, results: Results) -> Section:
 
 
 def startup_section(results: Results) -> Section:
-    beyond = {name: 1000 * (median(results, name, "") - median(results, startup.BARE, "")) for name in results}
+    def beyond(words: str, name: str, limit: float) -> Aim:
+        wall, cpu = (
+            1000 * (median(results, name, "", of) - median(results, startup.BARE, "", of)) for of in ("seconds", "cpu")
+        )
+        return Aim(f"{words} beyond the interpreter", wall, limit, " ms", cpu=cpu)
+
     columns = (
         Column("s (min..max)", "", range=True),
         Column("÷ interpreter", "", to=startup.BARE),
@@ -142,8 +153,8 @@ def startup_section(results: Results) -> Section:
         "start-up",
         table("command", results, columns),
         (
-            Aim("null build of few steps beyond the interpreter", beyond[startup.FEW], 15, " ms"),
-            Aim("`labmake --help` beyond the interpreter", beyond[startup.HELP], 60, " ms"),
-            Aim("no-op in the example beyond the interpreter", beyond[startup.NOTHING], 100, " ms"),
+            beyond("null build of few steps", startup.FEW, 15),
+            beyond("`labmake --help`", startup.HELP, 60),
+            beyond("no-op in the example", startup.NOTHING, 100),
         ),
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import subprocess
 import sys
@@ -80,7 +81,8 @@ def version(tool: str) -> str:
     """The version of a tool that is there, in one word."""
     words = [program(tool) or tool, "--version"]
     done = subprocess.run(words, capture_output=True, text=True, env=ENVIRONMENT, check=False)
-    return next(word for word in (done.stdout + done.stderr).replace(",", " ").split() if word[0].isdigit())
+    found = re.search(r"\d+(\.\d+)+", done.stdout + done.stderr)
+    return found[0] if found else "of unknown version"
 
 
 def lay(project: Project, folder: Path, count: int, jobs: int, inputs: Mapping[str, str]) -> None:
