@@ -1,124 +1,128 @@
-"""Time labmake beside its peers in one run: whole processes, alternating, medians, the ratio to GNU make.
+"""Time labmake beside its peers in one run: whole processes in turn, medians, ratios, and what was aimed at.
 
-    python benchmarks/run.py [--steps 2000] [--jobs 2] [--runs 3]
+    python benchmarks/run.py                                   print the tables
+    python benchmarks/run.py --steps 2000 20000 --page         and write them and the plot into docs/design/
 
-Every tool makes the same files with the same trivial shell steps in a fresh folder: `chains` of two steps each. A peer
-that is not installed is named as absent. Times are seconds of wall clock, the medians of the runs.
+Every tool makes the same files with the same trivial shell steps, and the files are looked at after every build. A peer
+that is not installed is named as absent.
 """
 
 from __future__ import annotations
 
 import argparse
 import os
-import shutil
-import statistics
+import platform
+import shlex
 import subprocess
 import sys
 import tempfile
-import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
 
-ENVIRONMENT = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
-"""As a user has it: with the variable, Python would compile labmake in every run."""
+import chains
+import fanout
+import hashing
+import plot
+import restoring
+import sections
+import startup
+from measure import MEMORY_FILE_SYSTEMS, Phases, Results, file_system
+from tables import aims, replaced
+from tools import TOOLS, Project, absent, compare, version
+
+ROOT = Path(__file__).parent.parent
+PAGE = ROOT / "docs" / "design" / "performance.md"
+SCENARIOS = ("chains", "fan-out", "restoring", "hashing", "start-up")
+
+Found = dict[int, tuple[Results, dict[str, str]]]
 
 
-@dataclass(frozen=True)
-class Tool:
-    """A tool: how its project is written, the command, and a program that must be there."""
-
-    name: str
-    write: Callable[[Path, int], None]
-    command: list[str]
-    needs: str
-
-
-def write_make(folder: Path, chains: int) -> None:
-    lines = [
-        "SHELL := /bin/bash",
-        f"all: $(foreach i,$(shell seq {chains}),out/b$(i).txt)",
-        "out/a%.txt: in/%.txt",
-        "\t@cat $< > $@",
-        "out/b%.txt: out/a%.txt",
-        "\t@cat $< > $@",
-        ".SECONDARY:",
-    ]
-    (folder / "Makefile").write_text("\n".join(lines) + "\n")
-    (folder / "out").mkdir()
+def arguments(words: Sequence[str] | None = None) -> argparse.Namespace:
+    given = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    given.add_argument("--only", nargs="+", choices=SCENARIOS, default=SCENARIOS, metavar="SCENARIO")
+    given.add_argument(
+        "--steps", type=int, nargs="+", default=[2000], help="of the chains; several give several tables"
+    )
+    given.add_argument("--slow-steps", type=int, default=40, help="at which the slow peers are compared too")
+    given.add_argument("--width", type=int, default=1000, help="of the fan-out")
+    given.add_argument("--slow-width", type=int, default=20, help="at which the slow peers are compared too")
+    given.add_argument("--outputs", type=int, default=10_000, help="deleted and restored")
+    given.add_argument("--megabytes", type=int, default=1024, help="of a large input")
+    given.add_argument("--jobs", type=int, default=2)
+    given.add_argument("--runs", type=int, default=3)
+    given.add_argument("--short-runs", type=int, default=21, help="of the short commands")
+    given.add_argument("--folder", type=Path, default=ROOT / "build", help="where to build: on a disk")
+    given.add_argument("--page", action="store_true", help="write tables and plot into docs/design/")
+    given.add_argument("--plot", type=Path, help="write the plot here")
+    return given.parse_args(words)
 
 
-def write_ninja(folder: Path, chains: int) -> None:
-    lines = ["rule cat", "  command = cat $in > $out"]
-    for i in range(1, chains + 1):
-        lines += [f"build out/a{i}.txt: cat in/{i}.txt", f"build out/b{i}.txt: cat out/a{i}.txt"]
-    (folder / "build.ninja").write_text("\n".join(lines) + "\n")
+def several(module, base: Path, sizes: Sequence[int], slow_size: int, given: argparse.Namespace) -> Found:
+    """A scenario at one or more sizes for the fast tools, and at one for all of them."""
+    projects: Sequence[Project] = module.PROJECTS
+
+    def cycle(project: Project, size: int) -> Phases:
+        return module.cycle(project, base, size, given.jobs)
+
+    found = {}
+    for size in sorted({slow_size, *sizes}):
+        print(f"{module.__name__}, {size}", file=sys.stderr)
+        found[size] = compare(projects, cycle, size, given.runs, slow=size <= slow_size)
+    return found
 
 
-def write_labmake(folder: Path, chains: int) -> None:
-    (folder / "rules.py").write_text(f"""from labmake import rule, sh
-for i in range(1, {chains} + 1):
-    rule(f"a{{i}}.txt", x=f"/in/{{i}}.txt", run=sh("cat {{x}} > {{out}}"))
-    rule(f"b{{i}}.txt", x=f"a{{i}}.txt", run=sh("cat {{x}} > {{out}}"))
-""")
+def measured(base: Path, given: argparse.Namespace) -> tuple[list[sections.Section], dict]:
+    """All scenarios that were asked for, in turn; and what the plot shows of them."""
+    shown, pictures = [], {}
+    if "chains" in given.only:
+        found = several(chains, base, given.steps, given.slow_steps, given)
+        shown.append(sections.chains_section(found))
+        pictures |= {f"{n} steps": (results, ["cold", "null", "one changed"]) for n, (results, _) in found.items()}
+    if "fan-out" in given.only:
+        found = several(fanout, base, [given.width], given.slow_width, given)
+        shown.append(sections.fanout_section(found))
+        pictures |= {f"fan-out, K = {n}": (results, ["cold", "null"]) for n, (results, _) in found.items()}
+    if "restoring" in given.only:
+        results = restoring.compare(base, given.outputs, given.jobs, given.runs)
+        shown.append(sections.restoring_section(given.outputs, results))
+    if "hashing" in given.only:
+        results = hashing.compare(base, given.megabytes, given.jobs, given.runs)
+        shown.append(sections.hashing_section(given.megabytes, results))
+    if "start-up" in given.only:
+        shown.append(sections.startup_section(startup.compare(base, given.short_runs)))
+    return shown, pictures
 
 
-def tools(jobs: int) -> list[Tool]:
-    labmake = [sys.executable, "-m", "labmake.cli.entry", "-q", "-j", str(jobs)]
-    return [
-        Tool("make", write_make, ["make", "-s", f"-j{jobs}"], "make"),
-        Tool("ninja", write_ninja, ["ninja", "--quiet", f"-j{jobs}"], "ninja"),
-        Tool("labmake", write_labmake, labmake, sys.executable),
-    ]
-
-
-def seconds(command: list[str], folder: Path) -> float:
-    """Run a command in a folder to its end; seconds of wall clock."""
-    start = time.perf_counter()
-    subprocess.run(command, cwd=folder, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, env=ENVIRONMENT)
-    return time.perf_counter() - start
-
-
-def one_run(tool: Tool, base: Path, chains: int) -> dict[str, float]:
-    """Cold build, null build, and a build after one input changed, in a fresh folder."""
-    folder = base / tool.name
-    shutil.rmtree(folder, ignore_errors=True)
-    (folder / "in").mkdir(parents=True)
-    for i in range(1, chains + 1):
-        (folder / "in" / f"{i}.txt").write_text(f"input {i}\n")
-    tool.write(folder, chains)
-    times = {"cold": seconds(tool.command, folder)}
-    time.sleep(0.05)
-    times["null"] = seconds(tool.command, folder)
-    (folder / "in" / "1.txt").write_text("changed\n")
-    times["one changed"] = seconds(tool.command, folder)
-    shutil.rmtree(folder)
-    return times
+def machine(folder: Path, given: argparse.Namespace) -> str:
+    """What the figures hold for."""
+    disk = file_system(folder)
+    there = [f"{name} {version(name)}" for name in TOOLS if absent(name) is None]
+    git = subprocess.run(["git", "describe", "--always"], cwd=ROOT, capture_output=True, text=True, check=False)
+    python = f"{platform.python_implementation()} {platform.python_version()}"
+    words = f"{os.cpu_count()} processors, {platform.system()}, {disk}, {python}; {given.jobs} jobs, {given.runs} runs"
+    command = shlex.join(["benchmarks/run.py", *sys.argv[1:]])
+    text = f"`{command}`: {words}. {', '.join(there)} (at {git.stdout.strip() or 'no commit'})."
+    return f"{text} A file system in memory: what disks cost is hidden." if disk in MEMORY_FILE_SYSTEMS else text
 
 
 def main() -> None:
-    arguments = argparse.ArgumentParser(description=__doc__)
-    arguments.add_argument("--steps", type=int, default=2000)
-    arguments.add_argument("--jobs", type=int, default=2)
-    arguments.add_argument("--runs", type=int, default=3)
-    arguments.add_argument("--folder", type=Path, help="where to build (a folder on a disk; tmpfs hides costs)")
-    given = arguments.parse_args()
-    there = [tool for tool in tools(given.jobs) if shutil.which(tool.needs)]
-    absent = [tool.name for tool in tools(given.jobs) if not shutil.which(tool.needs)]
-    results: dict[str, list[dict[str, float]]] = {tool.name: [] for tool in there}
-    with tempfile.TemporaryDirectory(dir=given.folder or Path.cwd()) as base:
-        for _ in range(given.runs):
-            for tool in there:
-                results[tool.name].append(one_run(tool, Path(base), given.steps // 2))
-    print(f"{given.steps} steps, {given.jobs} jobs, median of {given.runs} runs, {os.cpu_count()} processors")
-    print("| tool | cold s | ÷ make | null s | ÷ ninja | one changed s |\n|---|--:|--:|--:|--:|--:|")
-    median = {n: {k: statistics.median(r[k] for r in runs) for k in runs[0]} for n, runs in results.items()}
-    for name, m in median.items():
-        cold = f"{m['cold'] / median['make']['cold']:.2f}" if "make" in median else "-"
-        null = f"{m['null'] / median['ninja']['null']:.2f}" if "ninja" in median else "-"
-        print(f"| {name} | {m['cold']:.2f} | {cold} | {m['null']:.3f} | {null} | {m['one changed']:.3f} |")
-    if absent:
-        print("absent: " + ", ".join(absent))
+    given = arguments()
+    given.folder.mkdir(parents=True, exist_ok=True)
+    if given.page and file_system(given.folder) in MEMORY_FILE_SYSTEMS:
+        sys.exit(f"{given.folder} lies in memory: name a --folder on a disk for figures that are kept")
+    with tempfile.TemporaryDirectory(dir=given.folder, prefix="bench-") as base:
+        shown, pictures = measured(Path(base).resolve(), given)
+    parts = {"machine": machine(given.folder, given)} | {section.name: section.text for section in shown}
+    parts["aims"] = aims([aim for section in shown for aim in section.aims])
+    print("\n\n".join(parts.values()))
+    if given.page:
+        if set(given.only) != set(SCENARIOS):
+            del parts["machine"], parts["aims"]  # of a whole run only
+        PAGE.write_text(replaced(PAGE.read_text(), parts))
+        if {"chains", "fan-out"} <= set(given.only):
+            plot.draw(PAGE.with_suffix(".svg"), pictures)
+    if given.plot and pictures:
+        plot.draw(given.plot, pictures)
 
 
 if __name__ == "__main__":
