@@ -89,7 +89,9 @@ class Runner(Generic[T]):
             return False
         if not job["supersede"]:
             self._services.blobs.refresh()
-            if self._services.blobs.trace(action) is not None:
+            trace = self._services.blobs.trace(action)
+            # Of a trace whose bytes are lost nobody can restore anything: its step has to run.
+            if trace is not None and all(map(self._services.blobs.has, trace.outputs.values())):
                 self._leases.give_back(action)
                 self._freed.append(action)
                 return False
