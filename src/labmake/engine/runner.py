@@ -105,7 +105,9 @@ class Runner(Generic[T]):
         if not job["supersede"]:
             blobs = self._services.blobs
             blobs.refresh()
-            if blobs.generation != job["looked"] and blobs.trace(action, look=False) is not None:
+            trace = blobs.trace(action, look=False) if blobs.generation != job["looked"] else None
+            # Of a trace whose bytes are lost nobody can restore anything: its step has to run.
+            if trace is not None and all(map(blobs.has, trace.outputs.values())):
                 self._leases.give_back(action)
                 self._freed.append(action)
                 return False

@@ -22,7 +22,7 @@ from labmake.engine.services import Options, Services
 from labmake.errors import LabmakeError, RuleError
 from labmake.layout import script_folder, short
 from labmake.model import Digest, Fact, Key
-from labmake.store.digest import hex_of, parse_manifest, plain
+from labmake.store.digest import blob_of, hex_of, parse_manifest, plain
 
 
 def visit_source(
@@ -94,11 +94,16 @@ def _missing(match: Match, address: str, path: str, cause: LabmakeError) -> Labm
 def _store(services: Services, digest: Digest, result: Answer) -> None:
     """Copy the data into the store, file by file."""
     if result.data is None:
-        services.blobs.put_copy(result.origin, plain(digest))
-        return
-    for entry in parse_manifest(result.data):
-        if entry.kind in "fx":
-            services.blobs.put_copy(os.path.join(result.origin, entry.path), entry.value)
+        files = [(result.origin, plain(digest))]
+    else:
+        entries = [entry for entry in parse_manifest(result.data) if entry.kind in "fx"]
+        files = [(os.path.join(result.origin, entry.path), entry.value) for entry in entries]
+        if not services.blobs.verify(blob_of(digest)):
+            services.keep(result.data)
+    for path, blob in files:
+        services.blobs.put_copy(path, blob)
+        if not services.blobs.verify(blob):  # it was there, and is damaged: now it is forgotten
+            services.blobs.put_copy(path, blob)
 
 
 def _hashes(target: str, digest: Digest, result: Answer) -> dict[str, str]:

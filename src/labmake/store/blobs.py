@@ -194,7 +194,10 @@ class Blobs:
         """Stores `data` and returns its digest. Raises StoreError if the disk does not take it."""
         blob = digest_of(data)
         if len(data) <= SMALL:
-            if not self._records.find("B", blob, look=False):
+            known = self._records.find("B", blob, look=False)
+            if not any(self._records.read("B", blob, location) is not None for location in known):
+                if known:  # all of them are damaged, and must not be found before the sound one
+                    self._index.drop("B", blob)
                 self._records.append("B", blob, data)
         elif not self.verify(blob):
             temporary = self.temporary()

@@ -133,7 +133,10 @@ class State:
             text = waiting[key]
         else:
             text = next((data for (data,) in self._rows("select data from memo where key = ?", (key,))), None)
-        return None if text is None else json.loads(text)
+        try:
+            return None if text is None else json.loads(text)
+        except ValueError:  # damaged: it is computed again
+            return None
 
     def memo_put(self, key: str, value: Json) -> None:
         """Keeps a JSON value that can be computed again. None means: nothing."""
@@ -307,6 +310,8 @@ class _AnotherVersion(sqlite3.DatabaseError):
 
 def _is_damage(error: sqlite3.Error) -> bool:
     """Whether the file is at fault, and not a lock, the disk or the caller."""
+    if str(error).startswith("Could not decode to UTF-8"):  # the module's own words, without a code
+        return True
     return getattr(error, "sqlite_errorcode", 0) & 0xFF in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
 
 
