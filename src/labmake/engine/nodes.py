@@ -12,6 +12,7 @@ answer), and returns its own result. The scheduler knows nothing of what a node 
 from __future__ import annotations
 
 import json
+import zlib
 from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -341,14 +342,17 @@ _FACT = json.JSONEncoder(separators=(",", ":")).encode
 
 
 def fact_text(fact: Fact) -> str:
-    """A fact as the state keeps it."""
-    return _FACT([fact.node, fact.rule, fact.groups, fact.action, fact.outputs, fact.snapshot])
+    """A fact as the state keeps it: a checksum, since SQLite has none and a damaged fact is not to be believed; JSON."""
+    text = _FACT([fact.node, fact.rule, fact.groups, fact.action, fact.outputs, fact.snapshot])
+    return f"{zlib.crc32(text.encode()):08x}{text}"
 
 
 def parse_fact(text: str) -> Fact | None:
     """The fact that fact_text wrote; None if it is not one."""
     try:
-        node, rule, groups, action, outputs, snapshot = json.loads(text)
+        if zlib.crc32(text[8:].encode()) != int(text[:8], 16):
+            return None
+        node, rule, groups, action, outputs, snapshot = json.loads(text[8:])
         return Fact(
             node,
             rule,
