@@ -120,8 +120,11 @@ def session(
             services = open_services(project, known, state)
             if reporter is not None:
                 services.reporter = reporter
-            yield Session(services, current, here)
-            state.commit()
+            try:
+                yield Session(services, current, here)
+                state.commit()
+            finally:
+                services.blobs.close()
         finally:
             state.close()
 

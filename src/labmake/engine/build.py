@@ -20,6 +20,7 @@ from labmake.engine.facts import Facts
 from labmake.engine.failures import disk_error
 from labmake.engine.inputs import needed_by
 from labmake.engine.nodes import Made, Run, WouldRun, fact_text, parse_fact, visit
+from labmake.engine.placing import MOST, Place, place_all
 from labmake.engine.plan import Answer, Failed, Result, Unknown
 from labmake.engine.questions import inside_folder, of_file, question, slice_of
 from labmake.engine.rulebook import Match
@@ -100,6 +101,8 @@ class Build:
         self._ready: deque[tuple[Task, Any]] = deque()
         self._facts = Facts(services.state)
         self._pending: dict[str, str] = {}
+        self._placing: list[tuple[Task, Place]] = []
+        self._unplaced = 0
         self._stopping = False
         self._signals = 0
         self._decided: dict[str, Run] = {}
@@ -240,7 +243,9 @@ class Build:
 
     def _loop(self) -> None:
         while True:
-            while self._ready:
+            while self._ready or self._placing:
+                if not self._ready or self._unplaced >= MOST:
+                    self._place()
                 self._step(*self._ready.popleft())
                 if len(self._pending) >= COMMIT_EVERY:
                     self._commit()
@@ -260,6 +265,13 @@ class Build:
                 break
             self._break_cycle()
 
+    def _place(self) -> None:
+        """Place what was asked for meanwhile, all at once."""
+        asked, self._placing, self._unplaced = self._placing, [], 0
+        items = [item for _, place in asked for item in place.items]
+        placed = iter(place_all(self.services.blobs, items, self.options.jobs))
+        self._ready.extend((task, [next(placed) for _ in place.items]) for task, place in asked)
+
     def _keep_busy(self) -> None:
         """Start what can run while the rest is still being decided, and go on with what has ended, unless the price of
         the whole may have to be agreed to first."""
@@ -277,6 +289,10 @@ class Build:
                 wanted = task.generator.send(value)
                 if isinstance(wanted, Run):
                     self._submit(task, wanted)
+                    return
+                if isinstance(wanted, Place):
+                    self._placing.append((task, wanted))
+                    self._unplaced += len(wanted.items)
                     return
                 if self._wait_for(task, wanted):
                     return

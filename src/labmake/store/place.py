@@ -72,6 +72,23 @@ def place_file(blobs: Blobs, digest: Digest, destination: str) -> Stat:
     return _exchange(beside, destination, lambda: write(beside))
 
 
+def place_data(blobs: Blobs, digest: Digest, data: bytes, destination: str) -> Stat:
+    """Puts a small file with these bytes at `destination`, where nothing may lie, and returns its stat.
+
+    Raises FileChanged if they are not those of the digest, FileExistsError.
+    """
+    if digest_of(data) != plain(digest):
+        raise FileChanged(f"does not hold {digest}: {destination}")
+    if os.path.lexists(destination):
+        raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), destination)
+    temporary = blobs.temporary() if blobs.device == _device(destination) else _beside(destination)
+
+    def write() -> Stat:
+        return _write_new(temporary, is_executable(digest), lambda file: write_all(file, data))
+
+    return _exchange(temporary, destination, write)
+
+
 def place_moved(source: str, destination: str) -> Stat:
     """Puts the file at `source`, which is given up, at `destination`; keeps whether it is executable.
 
