@@ -369,3 +369,60 @@ def test_make_asks_labmake_for_several_goals_at_once(chain: Space, tmp_path: Pat
     done = make()
     assert done.returncode == 0 and chain.exists("outputs/answer.txt")
     assert make(f"{base}/assets/data/nothing.txt").returncode == 2
+
+
+def test_large_inputs_are_hashed_beside_each_other_and_a_change_of_one_is_seen(space: Space) -> None:
+    """They are hashed by threads (over 16 MiB)."""
+    for name in "ab":
+        space.write(f"/in/{name}.bin", name.encode() * (17 << 20))
+    space.write("script.py", 'rule("data/{x}.txt", large="/in/{x}.bin", run=sh("head -c 1 {large} > {out}"))')
+    space.build("data/a.txt", "data/b.txt")
+    assert (space.read("data/a.txt"), space.read("data/b.txt")) == ("a", "b")
+    space.write("/in/b.bin", b"c" + b"b" * ((17 << 20) - 1))
+    space.build("data/a.txt", "data/b.txt")
+    assert space.ran == ["data/b.txt"] and space.read("data/b.txt") == "c"
+
+
+def test_many_deleted_outputs_are_restored_and_a_file_that_came_between_is_kept(space: Space) -> None:
+    """Several processes place what is missing; one path is the user's by now."""
+    space.write("./n.json", str(list(range(150))))
+    space.write(
+        "script.py",
+        """
+        rule("data/{i}.txt", run=sh("echo {i} > {out}"))
+        rule("data/all.txt", every=each("data/{i}.txt", i="./n.json"), run=sh("cat {every} > {out}"))
+        """,
+    )
+    space.build()
+    before = space.files()
+    for i in range(150):
+        (space.path(f"data/{i}.txt")).unlink()
+    space.build()
+    assert space.ran == [] and len(space.restored) == 150 and space.files() == before
+    for i in range(150):
+        (space.path(f"data/{i}.txt")).unlink()
+    space.write("data/7.txt", "mine")
+    space.build(code=3)
+    assert space.ran == [] and space.read("data/7.txt") == "mine" and space.read("data/8.txt") == "8\n"
+
+
+def test_a_step_that_moves_its_input_into_its_output_keeps_what_it_made(space: Space) -> None:
+    """Copies of inputs are used again for the next step: never one that has become a result."""
+    space.write("./a.txt", "first")
+    space.write("./b.txt", "second!")
+    space.write(
+        "script.py",
+        """
+        rule("data/a.txt", x="./a.txt", run=sh("mv {x} {out}"))
+        rule("data/b.txt", x="./b.txt", after="data/a.txt", run=sh("ln {x} {out}"))
+        rule("data/c/", x="./a.txt", after="data/b.txt", run=sh("mv {x} {out}"))
+        rule("data/d.txt", x="./b.txt", after="data/c/", run=sh("chmod u+w {x}; echo more >> {x}; cp {x} {out}"))
+        rule("data/e.txt", x="./b.txt", after="data/d.txt", run=sh("cat {x} > {out}"))
+        """,
+    )
+    space.build("-j", "1")
+    assert [space.read(f"data/{name}") for name in ("a.txt", "b.txt", "c/a.txt", "d.txt", "e.txt")] == [
+        *("first", "second!", "first", "second!more\n", "second!")
+    ]
+    space.build()
+    assert space.ran == []

@@ -22,7 +22,7 @@ from labmake.engine.inputs import needed_by
 from labmake.engine.nodes import Made, Run, WouldRun, fact_text, parse_fact, visit
 from labmake.engine.placing import MOST, Place, place_all
 from labmake.engine.plan import Answer, Failed, Result, Unknown
-from labmake.engine.questions import inside_folder, of_file, question, slice_of
+from labmake.engine.questions import Hash, inside_folder, of_file, of_large_file, question, slice_of
 from labmake.engine.rulebook import Match
 from labmake.engine.runner import Executor, Runner
 from labmake.engine.services import Options, Services
@@ -171,6 +171,8 @@ class Build:
         cut = split_slice(key)
         if cut is not None and not os.path.exists(self.services.absolute(key)):
             return self._add(key, slice_of(self.services, *cut))
+        if not self.options.dry and self.services.stats.is_dear(self.services.absolute(key)):
+            return self._add(key, of_large_file(self.services, key))
         answers[key] = of_file(self.services, key)
         return None
 
@@ -289,6 +291,9 @@ class Build:
                 wanted = task.generator.send(value)
                 if isinstance(wanted, Run):
                     self._submit(task, wanted)
+                    return
+                if isinstance(wanted, Hash):
+                    self._runner.hash(task, wanted.path, self.options.jobs)
                     return
                 if isinstance(wanted, Place):
                     self._placing.append((task, wanted))

@@ -11,6 +11,7 @@ import json
 import os
 import re
 from collections.abc import Generator, Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from labmake.data import slices
@@ -22,7 +23,7 @@ from labmake.engine.services import Services
 from labmake.environment.code_files import Closure, by_bytes
 from labmake.errors import NoRule, RuleError, StoreError
 from labmake.layout import GENERATED, experiment_of, short
-from labmake.model import Key, canonical, digest_of
+from labmake.model import Digest, Key, canonical, digest_of
 from labmake.store.digest import Entry, parse_manifest, render_manifest, scan_folder
 
 Asking = Generator[Sequence[Key], Sequence[Result], Result]
@@ -247,16 +248,39 @@ def folder_of_files(services: Services, path: str) -> Answer:
     return Answer(services.keep(data) + "/", data, absolute)
 
 
-def of_file(services: Services, path: str) -> Result:
-    """The answer for a file or folder that no rule makes: a path of the worktree, or an absolute one."""
-    absolute = path if path.startswith("/") else services.absolute(path)
+@dataclass(frozen=True, slots=True)
+class Hash:
+    """A request to the scheduler: have a thread hash the file at an absolute path. The answer is what hash_file returns
+    or raises."""
+
+    path: str
+
+
+def of_large_file(services: Services, path: str) -> Generator[Hash, Any, Result]:
+    """As of_file, for a file that takes long to hash."""
+    absolute = services.absolute(path)
+    began = services.stats.clock()
+    found = yield Hash(absolute)
+    if not isinstance(found, BaseException):
+        return of_file(services, path, services.stats.enter(absolute, began, *found))
+    if not isinstance(found, OSError):
+        raise found
+    return of_file(services, path)
+
+
+def of_file(services: Services, path: str, digest: Digest | None = None) -> Result:
+    """The answer for a file or folder that no rule makes: a path of the worktree, or an absolute one.
+
+    `digest` is that of the file's content, if it was hashed just now.
+    """
+    absolute = services.absolute(path)
     try:
         if path.endswith("/"):
             if not os.path.isdir(absolute):
                 raise FileNotFoundError(absolute)
             return folder_of_files(services, path)
         mark = "*" if os.stat(absolute).st_mode & 0o100 else ""
-        return Answer(services.stats.digest(absolute) + mark, None, absolute)
+        return Answer((digest or services.stats.digest(absolute)) + mark, None, absolute)
     except IsADirectoryError:
         return Failed(
             RuleError(f"{path} is a folder", [("path", path)], [f"write {path}/ to take the whole folder"]), path

@@ -8,6 +8,7 @@ who does not get it gives the resources back and waits without holding anything.
 from __future__ import annotations
 
 import os
+import threading
 import time
 from collections import deque
 from collections.abc import Callable
@@ -20,6 +21,7 @@ from labmake.executors.resources import Pool, Request
 from labmake.executors.running import is_stopped, running_steps
 from labmake.layout import experiment_of, short
 from labmake.model import Digest
+from labmake.store.digest import hash_file
 from labmake.store.leases import Leases
 
 PATIENCE = 2.0
@@ -60,12 +62,15 @@ class Runner(Generic[T]):
         self._told: set[Digest] = set()
         self._freed: deque[Digest] = deque()
         self._pipe: tuple[int, int] | None = None
+        self._hashing = 0
+        self._hashed: deque[tuple[T, Any]] = deque()
+        self._hashers: threading.Semaphore | None = None
         self.killed = False
 
     @property
     def busy(self) -> bool:
         """Whether something runs here, or elsewhere for us."""
-        return bool(self._elsewhere or self._freed or (self._executor and self._executor.busy))
+        return bool(self._elsewhere or self._freed or self._hashing or (self._executor and self._executor.busy))
 
     def submit(self, waiter: T, run: Run) -> LabmakeError | None:
         """Have a step run; an error if this machine can never grant what it asks for."""
@@ -113,17 +118,41 @@ class Runner(Generic[T]):
                 return False
         return True
 
+    def hash(self, waiter: T, path: str, most: int) -> None:
+        """Have a thread hash a file, `most` at once: hashlib lets other threads go on. It dies with the process."""
+        self._running_executor()
+        self._hashers = self._hashers or threading.Semaphore(most)
+        self._hashing += 1
+        threading.Thread(target=self._hash, args=(waiter, path, self._hashers), daemon=True).start()
+
+    def _hash(self, waiter: T, path: str, free: threading.Semaphore) -> None:
+        found: Any
+        with free:
+            try:
+                found = hash_file(path)
+            except (OSError, LabmakeError) as error:
+                found = error
+        self._hashed.append((waiter, found))
+        self._wake_up()
+
     def _tell(self, action: Digest) -> None:
         """Called by a thread that waited for a lease."""
         self._freed.append(action)
+        self._wake_up()
+
+    def _wake_up(self) -> None:
         if self._pipe is not None:
-            os.write(self._pipe[1], b"0")
+            try:
+                os.write(self._pipe[1], b"0")
+            except BlockingIOError:  # it is full of such news already
+                pass
 
     def wait(self, seconds: float | None = None) -> list[tuple[T, Any]]:
         """Wait until something can go on, or `seconds`; returns who, with a worker's answer or Again."""
         assert self._executor is not None
         resumed: list[tuple[T, Any]] = []
-        finished = [] if self._freed else self._executor.wait(self._patience() if seconds is None else seconds)
+        patience = self._patience() if seconds is None else seconds
+        finished = [] if self._freed or self._hashed else self._executor.wait(patience)
         for job, answer in finished:
             self._leases.give_back(job["action"])
             first, *others = self._waiters.pop(job["action"])
@@ -136,6 +165,9 @@ class Runner(Generic[T]):
                 self._services.reporter.finished(job["id"], answer["seconds"], answer["left"], answer["peak"])
             resumed.append((first, answer))
             resumed.extend((other, Again()) for other in others)
+        while self._hashed:
+            resumed.append(self._hashed.popleft())
+            self._hashing = max(self._hashing - 1, 0)
         while self._freed:
             action = self._freed.popleft()
             self._elsewhere.pop(action, None)
@@ -180,6 +212,7 @@ class Runner(Generic[T]):
     def kill(self) -> None:
         """End the running steps at once."""
         self.killed = True
+        self._hashing = 0
         if self._executor is not None:
             self._executor.kill()
 

@@ -14,6 +14,7 @@ too. Of large files it does not, since the hard links by which steps see them ch
 from __future__ import annotations
 
 import os
+import stat
 import time
 from pathlib import Path
 
@@ -27,6 +28,9 @@ _CLOCK_SERVES = 0.005
 
 FEW = 64
 """Files that are looked up one by one (20 µs each); if there are more, all are loaded at once (3 µs each)."""
+
+DEAR = 16 << 20
+"""Bytes from which a file is hashed beside all else, by a thread of its own: 10 ms."""
 
 LARGE = 1 << 20
 """Bytes above which a step may see a file as a hard link, which changes its ctime."""
@@ -66,10 +70,26 @@ class StatCache:
         if known is not None and _seen(os.stat(absolute)) == known[:4]:
             self.used[path] = known[:4]
             return known[4]
-        now = self._now()
-        digest, status = hash_file(absolute)
+        began = self.clock()
+        return self.enter(path, began, *hash_file(absolute))
+
+    def is_dear(self, path: str) -> bool:
+        """Whether the digest of a file is known only after much has been read."""
+        try:
+            status = os.stat(os.path.join(self._root, path))
+        except OSError:
+            return False
+        if status.st_size < DEAR or not stat.S_ISREG(status.st_mode):
+            return False
+        known = self._recorded(path)
+        return known is None or _seen(status) != known[:4]
+
+    def enter(self, path: str, began: int, digest: Digest, status: os.stat_result) -> Digest:
+        """Enter what hash_file said of a file, if that began when `clock` said `began`; returns the digest."""
+        known = self._known.get(path)
+        self.used[path] = None
         margin = GRANULARITY if status.st_dev == self._device else _FOREIGN
-        if max(status.st_mtime_ns, status.st_ctime_ns) < now - margin and _is_text(path):
+        if max(status.st_mtime_ns, status.st_ctime_ns) < began - margin and _is_text(path):
             record = (*_seen(status), digest)
             self._known[path] = record
             self.used[path] = record[:4]
@@ -95,7 +115,7 @@ class StatCache:
         self._known.pop(path, None)
         self._state.drop_stats([path])
 
-    def _now(self) -> int:
+    def clock(self) -> int:
         """A reading of the file system's clock, a few milliseconds old at most."""
         moment = time.monotonic()
         if moment - self._read_at > _CLOCK_SERVES:
