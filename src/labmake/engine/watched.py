@@ -2,7 +2,8 @@
 
 A stat is taken from where the build took it: targets' from their facts, sources' from the stat cache. Of the rest (rule
 files, modules, listed folders, git's head, where packages are installed) it is taken now, and counts only if it lies
-before the command began, for then it is the one that was read.
+before the command began, for then it is the one that was read. A folder that is younger counts if it lists what it
+listed: a first build makes generated/ in the project's root.
 """
 
 from __future__ import annotations
@@ -13,7 +14,8 @@ import sys
 from labmake.engine.build import Build
 from labmake.engine.services import Services
 from labmake.engine.snapshot import four, write
-from labmake.layout import SCRIPTS
+from labmake.environment.code_tree import Tree
+from labmake.layout import GENERATED, SCRIPTS
 from labmake.seams import GRANULARITY
 
 VARIABLES = ("PATH", "PYTHONPATH", "VIRTUAL_ENV", "LABMAKE_IN_STEP")
@@ -32,18 +34,32 @@ def keep_snapshot(services: Services, build: Build, asked: str, told: str) -> bo
             return False
         else:
             absent.append(path)
+    now = services.stats.clock()
     for path in _others(services, build):
         try:
             seen = four(os.lstat(path))
         except OSError:
             absent.append(path)
             continue
-        if max(seen[1], seen[3]) >= services.began - GRANULARITY:
+        stamp = max(seen[1], seen[3])
+        if stamp >= services.began - GRANULARITY and not (
+            stamp < now - GRANULARITY and _lists_the_same(services, path)
+        ):
             return False
         looked.setdefault(path, seen)
     variables = {name: os.environ.get(name) for name in VARIABLES} | services.variables
     write(str(services.project.state), asked, variables, str(services.project.root), placed, looked, absent, told)
     return True
+
+
+def _lists_the_same(services: Services, path: str) -> bool:
+    """Whether a folder that was listed for code still has the same files and folders, but for generated/."""
+    folder = os.path.relpath(path, os.path.realpath(services.project.root))
+    before = services.code.tree.listed.get("" if folder == "." else folder)
+    if before is None or (services.looked and path in {os.path.realpath(looked) for looked in services.looked}):
+        return False
+    after = Tree(services.project.root).listing("" if folder == "." else folder)
+    return before[0] == after[0] and before[1] | {GENERATED} == after[1] | {GENERATED}
 
 
 def looked_at(services: Services, build: Build) -> set[str]:
