@@ -23,6 +23,9 @@ from labmake.store import lockfiles
 from labmake.store.filesystem import UNLOCKABLE, uses_lock_files
 from labmake.store.lockfiles import POLL, LockFile
 
+_ANOTHERS = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST)
+"""Errors of a store that cannot be written: whoever writes there next tells them, in better words."""
+
 
 @contextmanager
 def using(store: Path, waiting: Callable[[], object]) -> Iterator[None]:
@@ -34,9 +37,9 @@ def using(store: Path, waiting: Callable[[], object]) -> Iterator[None]:
         else:
             held = _open_lock(store)
     except OSError as error:
-        if error.errno not in (errno.EACCES, errno.EPERM, errno.EROFS):
+        if error.errno not in _ANOTHERS:
             raise
-        yield  # a store that we may only read: who cannot write here cannot collect here either
+        yield  # who cannot write here cannot collect here either
         return
     if isinstance(held, LockFile):
         try:
