@@ -302,7 +302,7 @@ def test_a_corrupt_state_is_rebuilt_and_nothing_runs_again(space: Space, garbage
 def test_a_state_that_cannot_be_used_is_told(space: Space) -> None:
     space.write("script.py", OTHER)
     (space.root / ".git" / "labmake").write_text("a file where a folder has to be")
-    told(space, "the state folder cannot be used", code=5)
+    told(space, "the state file cannot be used", code=5)
 
 
 # Interrupts. -------------------------------------------------------------------------------------------------------

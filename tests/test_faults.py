@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 from faults import ERRNOS, FIRST, STORIES, Fault, Place, attempt, faults, kind, load, sound_calls, wanted
-from faults_disk import LINKING, LOCKING, MODES, always, run
+from faults_disk import LINKING, LOCKING, MODES, Call, always, run
 from space import Space
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="the kernel has to ask about each call")
@@ -96,3 +96,20 @@ def test_a_failing_disk_is_told_with_file_and_reason(space: Space) -> None:
         lambda call, _: errno.ENOSPC if call.role == "worker" and call.name == "mkdir" else 0,
     )
     assert done.code == 5 and "No space left on device" in done.text and "make room" in done.text
+
+
+def test_a_state_file_that_could_not_be_read_once_is_not_begun_anew(tmp_path: Path) -> None:
+    load()
+    place = Place(tmp_path)
+    place.begin("second")
+    refused: list[int] = []
+
+    def refuse(call: Call, number: int) -> int:
+        once = call.role == "coordinator" and call.name == "pread" and call.path.endswith(".db")
+        if once and not refused:
+            refused.append(number)
+        return errno.EIO if refused == [number] and once else 0
+
+    place.build(refuse)
+    assert refused and not list((place.root / ".git/labmake/state").glob("*.broken"))
+    place.sound(STORIES["second"][1])

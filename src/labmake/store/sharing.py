@@ -23,6 +23,9 @@ from labmake.store import lockfiles
 from labmake.store.filesystem import UNLOCKABLE, uses_lock_files
 from labmake.store.lockfiles import POLL, LockFile
 
+_ANOTHERS = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST)
+"""Errors of a store that cannot be written: whoever writes there next tells them, in better words."""
+
 
 @contextmanager
 def using(store: Path, waiting: Callable[[], object]) -> Iterator[None]:
@@ -34,13 +37,9 @@ def using(store: Path, waiting: Callable[[], object]) -> Iterator[None]:
         else:
             held = _open_lock(store)
     except OSError as error:
-        if error.errno not in (errno.EACCES, errno.EPERM, errno.EROFS):
-            raise StoreError(
-                "the state folder cannot be used",
-                [("folder", store.parent), ("reason", error.strerror or error)],
-                ["see whether it is a folder and yours, and the disk is not full"],
-            ) from None
-        yield  # a store that we may only read: who cannot write here cannot collect here either
+        if error.errno not in _ANOTHERS:
+            raise
+        yield  # who cannot write here cannot collect here either
         return
     if isinstance(held, LockFile):
         try:

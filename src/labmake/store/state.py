@@ -234,15 +234,23 @@ class State:
         return self._guarded(read)
 
     def _guarded(self, work: Callable[[], T]) -> T:
-        """Does `work`; if the file proves damaged only now, once more on a new one, with all that is pending."""
-        try:
-            return work()
-        except sqlite3.DatabaseError as error:
-            if not _is_damage(error):
-                raise _refused(self.path, error)
+        """Does `work`; if the file proves damaged only now, once more on a new one, with all that is pending.
+
+        What the disk did not give counts as damage too: so the work is done twice before that is believed.
+        """
+        for _ in range(2):
+            try:
+                return work()
+            except sqlite3.DatabaseError as error:
+                if not _is_damage(error):
+                    raise _refused(self.path, error)
         self._database.close()
-        with _locked(self.path):
-            _rename_away(self.path)
+        try:
+            with _locked(self.path):
+                _check_readable(self.path)
+                _rename_away(self.path)
+        except OSError as refused:
+            raise _refused(self.path, refused)
         self._database = _open(self.path, self.path)
         # The store's index goes as a whole: an offset without the records before it would hide them for ever.
         self._offsets = {}
@@ -298,6 +306,12 @@ def _open(path: Path, copy: Path) -> sqlite3.Connection:
             except sqlite3.DatabaseError as error:
                 if not _is_damage(error):
                     raise
+                _check_readable(path)
+                try:
+                    return _connect(path, wal)
+                except sqlite3.DatabaseError as again:
+                    if not _is_damage(again):
+                        raise
                 _rename_away(path)
                 return _connect(path, wal)
     except (OSError, sqlite3.Error) as error:
@@ -351,6 +365,13 @@ def _locked(path: Path) -> Iterator[None]:
         yield
     finally:
         os.close(descriptor)
+
+
+def _check_readable(path: Path) -> None:
+    """Raise OSError if a failing disk is why a file seems damaged: what SQLite cannot read it takes for no database."""
+    with open(path, "rb") as file:
+        while file.read(1 << 20):
+            pass
 
 
 def _rename_away(path: Path) -> None:
