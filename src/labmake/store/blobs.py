@@ -81,9 +81,7 @@ class Blobs:
 
     def learn(self, items: Iterable[Item]) -> None:
         """Enters what another process's `take_learned` returned (lists in place of tuples are taken too)."""
-        known = [(key, kind, (where[0], where[1], where[2])) for key, kind, where in items]
-        self._records.learn(known)
-        self._records.is_told({segment for _, _, (segment, _, _) in known if segment})
+        self._records.learn_told([(key, kind, (where[0], where[1], where[2])) for key, kind, where in items])
 
     def look_everywhere(self) -> None:
         """One whose `take_learned` was told has died: what it appended last is looked for."""

@@ -78,15 +78,29 @@ class Records:
         """Adds what is known of records without reading them."""
         items = list(items)
         self._index.put_many(items)
-        offsets = self._index.offsets()
         for key, _, location in items:
-            start, end = end_of(key, location)
-            if start == (offsets.get(location[0]) or len(HEADER)):
-                self._index.put_offset(location[0], end)
+            self._follows(key, location)
 
-    def is_told(self, segments: Iterable[str]) -> None:
-        """Whoever writes these segments tells what it appends: `refresh` need not look, until `look_everywhere`."""
-        self._told.update(segments)
+    def learn_told(self, items: Iterable[Item]) -> None:
+        """As `learn`, from the one who writes these segments and tells all that it appends: `refresh` need not look
+        there, until `look_everywhere`. It has to look where a writer before has left what was not read yet."""
+        items = list(items)
+        self._index.put_many(items)
+        for key, _, location in items:
+            if not location[0]:
+                continue
+            if self._follows(key, location):
+                self._told.add(location[0])
+            else:
+                self._told.discard(location[0])
+
+    def _follows(self, key: str, location: Location) -> bool:
+        """Whether a record is the first of its segment that is not in the index; then it is from now on."""
+        start, end = end_of(key, location)
+        if start != (self._index.offsets().get(location[0]) or len(HEADER)):
+            return False
+        self._index.put_offset(location[0], end)
+        return True
 
     def look_everywhere(self) -> None:
         """One of those who tell has died, perhaps before it told."""
