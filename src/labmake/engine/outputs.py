@@ -227,7 +227,7 @@ def _known(services: Services, place: str) -> bool:
             continue  # another build has just replaced it, or a person writes
         except FileNotFoundError:
             return True
-        except OSError:
+        except PermissionError:
             return False
     return False
 
