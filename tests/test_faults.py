@@ -14,8 +14,8 @@ from space import Space
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="the kernel has to ask about each call")
 
-PARTS = 4
-EACH = 4
+PARTS = 2
+EACH = 8
 """Faults of one part: 32 in all; `python tests/faults.py --all` tries every call with every errno."""
 
 
