@@ -113,14 +113,19 @@ class Local:
             pass  # the worker died; wait() sees the end of its answers
 
     def _start(self) -> _Slot:
-        """Fork a worker: it has labmake loaded at once, where a program of its own would take 100 ms to begin."""
+        """Fork a worker: it has labmake loaded at once, where a program of its own would take 100 ms to begin.
+
+        Its program is imported before: in the child, a module that another thread was just importing stays locked.
+        """
+        from labmake.executors.worker import serve
+
         base = self.base / str(self._started)
         self._started += 1
         requests, to_worker = os.pipe()
         from_worker, answers = os.pipe()
         pid = os.fork()
         if pid == 0:
-            _become_worker(base, self.store, self.environment, requests, answers)
+            _become_worker(requests, answers, lambda: serve(base, self.store, self.environment, requests, answers))
         os.close(requests)
         os.close(answers)
         slot = _Slot(pid, to_worker, from_worker)
@@ -177,7 +182,7 @@ class Local:
         shutil.rmtree(self.base, ignore_errors=True)
 
 
-def _become_worker(base: Path, store: Path, environment: Mapping[str, str], requests: int, answers: int) -> NoReturn:
+def _become_worker(requests: int, answers: int, serve: Callable[[], None]) -> NoReturn:
     """Go on as a worker, in the child of a fork, and never return.
 
     Nothing of the coordinator's is touched: its database and locks are left alone, and what it has open is closed, for
@@ -194,9 +199,7 @@ def _become_worker(base: Path, store: Path, environment: Mapping[str, str], requ
         kept = sorted((2, requests, answers, shown))
         for below, above in zip(kept, [*kept[1:], _open_limit()], strict=True):
             os.closerange(below + 1, above)
-        from labmake.executors.worker import serve
-
-        serve(base, store, environment, requests, answers)
+        serve()
         code = 0
     except BaseException:
         os.write(shown, traceback.format_exc().encode())
