@@ -408,6 +408,6 @@ def peek(path: Path) -> tuple[list[str], list[str], str]:
         raise StoreError(
             "a worktree's state file cannot be read, so it is not known what that worktree needs",
             [("file", path), ("reason", error)],
-            ["run any labmake command in that worktree, which mends it, or delete the file if the worktree is gone"],
+            ["run `labmake status` in that worktree, which mends it, or delete the file if the worktree is gone"],
         )
     return facts, failing, os.fsdecode(bytes.fromhex(json.loads(root[0]))) if root else ""
