@@ -16,7 +16,7 @@ import shlex
 import subprocess
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import chains
@@ -27,7 +27,7 @@ import restoring
 import sections
 import startup
 from measure import MEMORY_FILE_SYSTEMS, Phases, Results, file_system
-from tables import aims, replaced
+from tables import Aim, aims, replaced
 from tools import TOOLS, Project, absent, compare, version
 
 ROOT = Path(__file__).parent.parent
@@ -35,6 +35,10 @@ PAGE = ROOT / "docs" / "design" / "performance.md"
 SCENARIOS = ("chains", "fan-out", "restoring", "hashing", "start-up")
 
 Found = dict[int, tuple[Results, dict[str, str]]]
+"""By size: the results, and which tools are absent, and why."""
+
+Pictures = dict[str, tuple[Results, list[str]]]
+"""By title: the results and phases that the plot shows."""
 
 
 def arguments(words: Sequence[str] | None = None) -> argparse.Namespace:
@@ -71,26 +75,24 @@ def several(module, base: Path, sizes: Sequence[int], slow_size: int, given: arg
     return found
 
 
-def measured(base: Path, given: argparse.Namespace) -> tuple[list[sections.Section], dict]:
-    """All scenarios that were asked for, in turn; and what the plot shows of them."""
-    shown, pictures = [], {}
+def measured(base: Path, given: argparse.Namespace) -> Iterator[tuple[sections.Section, Pictures]]:
+    """All scenarios that were asked for, in turn, each as soon as it is done; and what the plot shows of it."""
     if "chains" in given.only:
         found = several(chains, base, given.steps, given.slow_steps, given)
-        shown.append(sections.chains_section(found))
-        pictures |= {f"{n} steps": (results, ["cold", "null", "one changed"]) for n, (results, _) in found.items()}
+        pictures = {f"{n} steps": (results, ["cold", "null", "one changed"]) for n, (results, _) in found.items()}
+        yield sections.chains_section(found), pictures
     if "fan-out" in given.only:
         found = several(fanout, base, [given.width], given.slow_width, given)
-        shown.append(sections.fanout_section(found))
-        pictures |= {f"fan-out, K = {n}": (results, ["cold", "null"]) for n, (results, _) in found.items()}
+        pictures = {f"fan-out, K = {n}": (results, ["cold", "null"]) for n, (results, _) in found.items()}
+        yield sections.fanout_section(found), pictures
     if "restoring" in given.only:
         results = restoring.compare(base, given.outputs, given.jobs, given.runs)
-        shown.append(sections.restoring_section(given.outputs, results))
+        yield sections.restoring_section(given.outputs, results), {}
     if "hashing" in given.only:
         results = hashing.compare(base, given.megabytes, given.jobs, given.runs)
-        shown.append(sections.hashing_section(given.megabytes, results))
+        yield sections.hashing_section(given.megabytes, results), {}
     if "start-up" in given.only:
-        shown.append(sections.startup_section(startup.compare(base, given.short_runs)))
-    return shown, pictures
+        yield sections.startup_section(startup.compare(base, given.short_runs)), {}
 
 
 def machine(folder: Path, given: argparse.Namespace) -> str:
@@ -110,15 +112,22 @@ def main() -> None:
     given.folder.mkdir(parents=True, exist_ok=True)
     if given.page and file_system(given.folder) in MEMORY_FILE_SYSTEMS:
         sys.exit(f"{given.folder} lies in memory: name a --folder on a disk for figures that are kept")
+    put = {"machine": machine(given.folder, given)}
+    print(put["machine"])
+    reached: list[Aim] = []
+    pictures: Pictures = {}
     with tempfile.TemporaryDirectory(dir=given.folder, prefix="bench-") as base:
-        shown, pictures = measured(Path(base).resolve(), given)
-    parts = {"machine": machine(given.folder, given)} | {section.name: section.text for section in shown}
-    parts["aims"] = aims([aim for section in shown for aim in section.aims])
-    print("\n\n".join(parts.values()))
+        for section, shown in measured(Path(base).resolve(), given):
+            print(f"\n{section.text}", flush=True)  # a long run that is broken off has told what it knew
+            put[section.name] = section.text
+            reached += section.aims
+            pictures |= shown
+    put["aims"] = aims(reached)
+    print(f"\n{put['aims']}")
     if given.page:
         if set(given.only) != set(SCENARIOS):
-            del parts["machine"], parts["aims"]  # of a whole run only
-        PAGE.write_text(replaced(PAGE.read_text(), parts))
+            del put["machine"], put["aims"]  # of a whole run only
+        PAGE.write_text(replaced(PAGE.read_text(), put))
         if {"chains", "fan-out"} <= set(given.only):
             plot.draw(PAGE.with_suffix(".svg"), pictures)
     if given.plot and pictures:
