@@ -316,7 +316,10 @@ def _missing(services: Services, path: str) -> NoRule:
 
 def inside_folder(services: Services, folder: str, answer: Answer, inside: str) -> Result:
     """The answer for a file in a folder target."""
-    entries = {entry.path: entry for entry in parse_manifest(services.blobs.read(answer.digest))}
+    if answer.digest not in services.manifests:  # each of its files may be another step's input
+        listed = parse_manifest(services.blobs.read(answer.digest))
+        services.manifests[answer.digest] = {entry.path: entry for entry in listed}
+    entries = services.manifests[answer.digest]
     entry = entries.get(inside)
     if entry is not None and entry.kind in "fx":
         return Answer(entry.digest)

@@ -15,6 +15,7 @@ from labmake.layout import Project
 from labmake.model import Action, Digest, Key
 from labmake.seams import Clock
 from labmake.store.blobs import Blobs
+from labmake.store.digest import Entry
 from labmake.store.state import State
 from labmake.store.stats import StatCache
 
@@ -97,6 +98,8 @@ class Services:
     """The lists of code files that were kept in this build."""
     folders: set[str] = field(default_factory=set)
     """Project paths of folders above targets that were seen to be folders, or not to be there."""
+    manifests: dict[Digest, dict[str, Entry]] = field(default_factory=dict)
+    """The entries of folders of which a file was asked for, by path."""
     began: int = 0
     """The file system's clock when the command began, in nanoseconds."""
     looked: set[str] = field(default_factory=set)
