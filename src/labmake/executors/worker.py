@@ -304,7 +304,15 @@ def serve(base: Path, store: Path, environment: Mapping[str, str], requests: int
     """Serve requests until their pipe ends; what is being stored or placed then is finished."""
     jobs: deque[Message] = deque()
     unpacker = Unpacker()
-    worker = Worker(base, store, environment, Waiting(requests, lambda piece: jobs.extend(unpacker.feed(piece))))
+    try:
+        waiting = Waiting(requests, lambda piece: jobs.extend(unpacker.feed(piece)))
+    except OSError as error:  # no more descriptors: the first step is told so, and this worker ends
+        while not jobs and (piece := os.read(requests, CHUNK)):
+            jobs.extend(unpacker.feed(piece))
+        for job in jobs:
+            _write(answers, packed({"id": job["id"], **_disk(error)}))
+        return
+    worker = Worker(base, store, environment, waiting)
     try:
         while True:
             while not jobs:
