@@ -10,7 +10,7 @@ from measure import Phases
 from tools import Project, build, check, lay
 
 PHASES = ("cold", "null first", "null", "one changed")
-"""`null first` is the first build after the cold one, which may look at everything once more; `null` those after it."""
+"""`null first` is the first build after the cold one, which may have to look at everything; `null` those after it."""
 
 
 def make(chains: int) -> Mapping[str, str]:

@@ -1,7 +1,7 @@
 """Time labmake beside its peers in one run: whole processes in turn, medians, ratios, and what was aimed at.
 
     python benchmarks/run.py                                   print the tables
-    python benchmarks/run.py --steps 2000 20000 --page         and write them and the plot into docs/design/
+    python benchmarks/run.py --steps 2000 20000 --page         and write them and the pictures into docs/design/
 
 Every tool makes the same files with the same trivial shell steps, and the files are looked at after every build. A peer
 that is not installed is named as absent.
@@ -27,18 +27,19 @@ import restoring
 import sections
 import startup
 from measure import MEMORY_FILE_SYSTEMS, Phases, Results, file_system
-from tables import Aim, aims, replaced
+from tables import aims, replaced
 from tools import TOOLS, Project, absent, compare, version
 
 ROOT = Path(__file__).parent.parent
 PAGE = ROOT / "docs" / "design" / "performance.md"
+PICTURES = {"chains": "performance.svg", "fan-out": "performance-fan-out.svg"}
 SCENARIOS = ("chains", "fan-out", "restoring", "hashing", "start-up")
 
 Found = dict[int, tuple[Results, dict[str, str]]]
 """By size: the results, and which tools are absent, and why."""
 
 Pictures = dict[str, tuple[Results, list[str]]]
-"""By title: the results and phases that the plot shows."""
+"""By title: the results and phases that a picture shows."""
 
 
 def arguments(words: Sequence[str] | None = None) -> argparse.Namespace:
@@ -56,8 +57,7 @@ def arguments(words: Sequence[str] | None = None) -> argparse.Namespace:
     given.add_argument("--runs", type=int, default=3)
     given.add_argument("--short-runs", type=int, default=21, help="of the short commands")
     given.add_argument("--folder", type=Path, default=ROOT / "build", help="where to build: on a disk")
-    given.add_argument("--page", action="store_true", help="write tables and plot into docs/design/")
-    given.add_argument("--plot", type=Path, help="write the plot here")
+    given.add_argument("--page", action="store_true", help="write tables and pictures into docs/design/")
     return given.parse_args(words)
 
 
@@ -76,7 +76,7 @@ def several(module, base: Path, sizes: Sequence[int], slow_size: int, given: arg
 
 
 def measured(base: Path, given: argparse.Namespace) -> Iterator[tuple[sections.Section, Pictures]]:
-    """All scenarios that were asked for, in turn, each as soon as it is done; and what the plot shows of it."""
+    """All scenarios that were asked for, in turn, each as soon as it is done; and what its picture shows."""
     if "chains" in given.only:
         found = several(chains, base, given.steps, given.slow_steps, given)
         pictures = {f"{n} steps": (results, ["cold", "null", "one changed"]) for n, (results, _) in found.items()}
@@ -95,15 +95,15 @@ def measured(base: Path, given: argparse.Namespace) -> Iterator[tuple[sections.S
         yield sections.startup_section(startup.compare(base, given.short_runs)), {}
 
 
-def machine(folder: Path, given: argparse.Namespace) -> str:
-    """What the figures hold for."""
+def conditions(folder: Path, given: argparse.Namespace) -> str:
+    """What figures hold for: command, machine, tools, commit. Parts are refreshed singly, so each has its own."""
     disk = file_system(folder)
     there = [f"{name} {version(name)}" for name in TOOLS if absent(name) is None]
     git = subprocess.run(["git", "describe", "--always"], cwd=ROOT, capture_output=True, text=True, check=False)
     python = f"{platform.python_implementation()} {platform.python_version()}"
     words = f"{os.cpu_count()} processors, {platform.system()}, {disk}, {python}; {given.jobs} jobs, {given.runs} runs"
     command = shlex.join(["benchmarks/run.py", *sys.argv[1:]])
-    text = f"`{command}`: {words}. {', '.join(there)} (at {git.stdout.strip() or 'no commit'})."
+    text = f"`{command}`, at {git.stdout.strip() or 'no commit'}: {words}. {', '.join(there)}."
     return f"{text} A file system in memory: what disks cost is hidden." if disk in MEMORY_FILE_SYSTEMS else text
 
 
@@ -112,26 +112,16 @@ def main() -> None:
     given.folder.mkdir(parents=True, exist_ok=True)
     if given.page and file_system(given.folder) in MEMORY_FILE_SYSTEMS:
         sys.exit(f"{given.folder} lies in memory: name a --folder on a disk for figures that are kept")
-    put = {"machine": machine(given.folder, given)}
-    print(put["machine"])
-    reached: list[Aim] = []
-    pictures: Pictures = {}
+    told = conditions(given.folder, given)
+    print(told)
     with tempfile.TemporaryDirectory(dir=given.folder, prefix="bench-") as base:
-        for section, shown in measured(Path(base).resolve(), given):
-            print(f"\n{section.text}", flush=True)  # a long run that is broken off has told what it knew
-            put[section.name] = section.text
-            reached += section.aims
-            pictures |= shown
-    put["aims"] = aims(reached)
-    print(f"\n{put['aims']}")
-    if given.page:
-        if set(given.only) != set(SCENARIOS):
-            del put["machine"], put["aims"]  # of a whole run only
-        PAGE.write_text(replaced(PAGE.read_text(), put))
-        if {"chains", "fan-out"} <= set(given.only):
-            plot.draw(PAGE.with_suffix(".svg"), pictures)
-    if given.plot and pictures:
-        plot.draw(given.plot, pictures)
+        for section, pictures in measured(Path(base).resolve(), given):
+            text = f"{aims(section.aims)}\n\n{section.text}"
+            print(f"\n{text}", flush=True)
+            if given.page:  # at once: a long run that is broken off has told what it knew
+                PAGE.write_text(replaced(PAGE.read_text(), {section.name: f"{told}\n\n{text}"}))
+                if pictures:
+                    plot.draw(PAGE.with_name(PICTURES[section.name]), pictures)
 
 
 if __name__ == "__main__":
