@@ -113,3 +113,23 @@ def test_a_state_file_that_could_not_be_read_once_is_not_begun_anew(tmp_path: Pa
     place.build(refuse)
     assert refused and not list((place.root / ".git/labmake/state").glob("*.broken"))
     place.sound(STORIES["second"][1])
+
+
+def test_an_edit_that_could_not_be_looked_at_for_a_moment_is_not_overwritten(tmp_path: Path) -> None:
+    load()
+    place = Place(tmp_path)
+    place.begin("second")
+    edited = place.generated / "assets" / "data" / "a.txt"
+    edited.write_text("mine\n")
+    name = str(edited.relative_to(place.root))
+    looks = [call for call in place.build().calls if (call.name, call.path) == ("fstatat", name)]
+    for chosen in range(1, len(looks) + 1):
+        seen = 0
+
+        def refuse(call: Call, _: int, chosen: int = chosen) -> int:
+            nonlocal seen
+            seen += (call.name, call.path) == ("fstatat", name)
+            return errno.EIO if seen == chosen and (call.name, call.path) == ("fstatat", name) else 0
+
+        assert place.build(refuse).code in (3, 5)
+        assert edited.read_text() == "mine\n"

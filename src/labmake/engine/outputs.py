@@ -46,6 +46,20 @@ def _stat_inside(path: str) -> Stat | None:
     return (found.st_size, found.st_mtime_ns, found.st_ino) if kept else None
 
 
+def mode_of(path: str | Path) -> int:
+    """The mode of what lies at a path, links not followed; 0 if nothing does. Raises OSError if the disk fails, unlike
+    os.path's questions, which then say that there is nothing."""
+    try:
+        return os.lstat(path).st_mode
+    except GONE:
+        return 0
+
+
+def is_real_folder(path: str) -> bool:
+    """Whether a folder, and no link to one, lies at a path."""
+    return stat.S_ISDIR(mode_of(path))
+
+
 def walk(folder: str, below: str = "") -> Iterator[str]:
     """The relative paths of everything in a folder that is no folder, without what is taken away meanwhile."""
     try:
@@ -103,7 +117,7 @@ def restored(
         if location is None or (is_folder(digest) and not services.blobs.has(digest)):
             return None
         place = services.absolute(path)
-        if not is_folder(digest) and size_of(digest) <= SMALL and not os.path.lexists(place):
+        if not is_folder(digest) and size_of(digest) <= SMALL and not mode_of(place):
             _check_way(services, path)
             items[path] = (place, digest, location)
     placed: dict[str, Placed] = {}
@@ -155,8 +169,8 @@ def stamp(services: Services) -> str:
 def _holds(place: str, digest: Digest) -> bool:
     """Whether exactly the file or folder with this digest lies at `place`."""
     try:
-        return not os.path.islink(place) and output_digest(place) == digest
-    except (OSError, LabmakeError):
+        return not stat.S_ISLNK(mode_of(place)) and output_digest(place) == digest
+    except (*GONE, PermissionError, IsADirectoryError, FileChanged, LabmakeError):
         return False
 
 
@@ -174,7 +188,7 @@ def protect(services: Services, path: str, digest: Digest | None, fact: Fact | N
     A file may be replaced if it is as placed, or the store holds its content.
     """
     place = services.absolute(path)
-    if not os.path.lexists(place):
+    if not mode_of(place):
         _check_way(services, path)
         return
     if fact is not None and path in fact.outputs and as_placed(place, fact.outputs[path]):
@@ -194,7 +208,7 @@ def make_way(services: Services, path: str, fact: Fact | None) -> None:
     place = services.absolute(path)
     if fact is not None and path in fact.outputs and as_placed(place, fact.outputs[path]):
         return
-    if path.endswith("/") and os.path.isdir(place) and not os.path.islink(place):
+    if path.endswith("/") and is_real_folder(place):
         for name in list(walk(place)):
             if not _known_inside(services, path, name, None, fact):
                 set_aside(services, path + name)
@@ -207,7 +221,7 @@ def _unknown(services: Services, path: str, digest: Digest | None, fact: Fact | 
     """
     place = services.absolute(path)
     folder = path.endswith("/")
-    if folder and os.path.isdir(place) and not os.path.islink(place):
+    if folder and is_real_folder(place):
         ours = set(fact.outputs[path][1]) if fact is not None and path in fact.outputs else set()
         if digest is not None and services.blobs.has(digest):
             ours |= {entry.path for entry in parse_manifest(services.blobs.read(digest))}
@@ -236,7 +250,7 @@ def _known_inside(services: Services, path: str, name: str, digest: Digest | Non
     """As _known, of a file or a link in a folder target. A link is known if a manifest has it; what nobody recorded
     (the state was lost) may go if it points to a neighbour, as links of results do."""
     place = services.absolute(path + name)
-    if not os.path.islink(place):
+    if not stat.S_ISLNK(mode_of(place)):
         return _known(services, place)
     target = os.readlink(place)
     before = fact.outputs[path][0] if fact is not None and path in fact.outputs else None
@@ -256,7 +270,7 @@ def _check_way(services: Services, path: str) -> None:
         return
     for count in range(1, len(parts)):
         folder = services.absolute("/".join(parts[:count]))
-        if os.path.lexists(folder) and not os.path.isdir(folder):
+        if mode_of(folder) and not is_real_folder(folder) and not os.path.isdir(folder):
             raise Edited(
                 "a file stands where a folder is needed; it is kept",
                 [("target", path), ("file", "/".join(parts[:count]))],
@@ -283,7 +297,7 @@ def set_aside(services: Services, path: str) -> None:
     to = services.aside / stamp(services) / path
     to.parent.mkdir(parents=True, exist_ok=True)
     number = 1
-    while os.path.lexists(to):
+    while mode_of(to):
         to = to.with_name(f"{to.name}.{number}")
         number += 1
     try:
@@ -298,7 +312,7 @@ def remove(services: Services, fact: Fact) -> list[str]:
     gone = []
     for path, placed in fact.outputs.items():
         place = services.absolute(path)
-        if not os.path.lexists(place) or not (as_placed(place, placed) or _holds(place, placed[0])):
+        if not mode_of(place) or not (as_placed(place, placed) or _holds(place, placed[0])):
             continue
         try:
             _take_away(place, placed)

@@ -13,9 +13,10 @@ from dataclasses import replace
 
 from labmake.engine import outputs as places
 from labmake.engine.build import Build, is_missing
+from labmake.engine.plan import Failed
 from labmake.engine.runner import Executor
 from labmake.engine.services import Services, Silent
-from labmake.errors import LabmakeError, NoRule, TwoRules
+from labmake.errors import LabmakeError, NoRule, StoreError, TwoRules
 from labmake.layout import generated_folder
 from labmake.model import Fact
 
@@ -54,6 +55,8 @@ def _exists(services: Services, probe: Build, node: str) -> bool:
     if match.node != node:
         return False  # another rule's node now makes this path
     (result,) = probe.bring([node])
+    if isinstance(result, Failed) and isinstance(result.error, StoreError):
+        raise result.error  # what could not be looked at does not stay by mistake
     return not is_missing(result)
 
 
