@@ -79,7 +79,11 @@ def place_data(blobs: Blobs, digest: Digest, data: bytes, destination: str) -> S
     """
     if digest_of(data) != plain(digest):
         raise FileChanged(f"does not hold {digest}: {destination}")
-    if os.path.lexists(destination):
+    try:
+        os.lstat(destination)  # os.path.lexists would take a disk that fails for a place that is free
+    except FileNotFoundError:
+        pass
+    else:
         raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), destination)
     temporary = blobs.temporary() if blobs.device == _device(destination) else _beside(destination)
 
