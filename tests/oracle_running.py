@@ -52,11 +52,16 @@ def start(
     """
     sys.stdout.flush()
     sys.stderr.flush()
+    printed.write_bytes(b"")
+    # An interrupt in the first moment of the child would unwind it into the oracle that it is a copy of.
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     pid = os.fork()
     if pid:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
         return pid, printed
     code, inside = 99, False
     try:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
         os.setsid()
         os.chdir(folder)
         output = os.open(printed, os.O_CREAT | os.O_TRUNC | os.O_WRONLY, 0o644)

@@ -189,7 +189,6 @@ def _run(history: History, rng: random.Random, builders: list[Builder]) -> dict[
         time.sleep(max(0.0, builder.delay - (time.monotonic() - begun)))
         printed = history.folder / f"together{number}"
         command = _command(history, builder)
-        printed.touch()
         builder.pid, builder.printed = start(command, builder.side.root, printed, history.waves)
     codes: dict[int, int] = {}
     for builder in builders:
