@@ -9,6 +9,7 @@ running steps of all slots with it.
 from __future__ import annotations
 
 import os
+import signal
 import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -30,8 +31,6 @@ REMEMBERED = 256
 
 OWN = ("LABMAKE_SEED", "LABMAKE_STEP")
 """The variables that differ from step to step; a child sets them."""
-
-_SIGKILL = 9
 
 Code = tuple[tuple[str, str], ...]
 Key = tuple[Any, ...]
@@ -72,13 +71,13 @@ class Server:
 
     def close(self) -> int:
         """End it, and the step that it still has; its status as `os.wait4` gives it."""
-        stop(self.pid, _SIGKILL)
+        stop(self.pid, signal.SIGKILL)
         # A child that has not told its number still does so: it keeps the pipe open until then.
         while piece := _read(self.answers):
             for answer in self.unpacker.feed(piece):
                 self.child = answer.get("pid", self.child)
         if self.child:
-            stop(self.child, _SIGKILL)
+            stop(self.child, signal.SIGKILL)
         os.close(self.requests)
         os.close(self.answers)
         return os.waitpid(self.pid, 0)[1]
@@ -106,6 +105,8 @@ class Forked:
         try:
             piece = os.read(server.answers, CHUNK)
         except BlockingIOError:
+            # A step may have stopped its parent (SIGCHLD tells of that too), who could then not tell of the step's end.
+            os.kill(server.pid, signal.SIGCONT)
             return None
         finally:
             os.set_blocking(server.answers, True)

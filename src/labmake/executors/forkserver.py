@@ -13,7 +13,6 @@ left no thread, process, open file, file, or path of the folder in which that ha
 
 from __future__ import annotations
 
-import atexit
 import gc
 import itertools
 import os
@@ -31,6 +30,13 @@ WORDY = 1 << 16
 """Bytes that imports may print; each child prints them again, as a fresh interpreter would."""
 
 KILL = 9
+
+HARMLESS = ("jemalloc_bg_thd",)
+"""Threads that a child can do without: jemalloc (in pyarrow, and so in pandas) gives memory back in the calling thread
+where its own has not come through a fork, for which it has handlers."""
+
+CORRECTED = ("multiprocessing.process", "ORIGINAL_DIR")
+"""What remembers the working directory in which it was imported, and is told the child's."""
 
 _HERE = os.path.abspath(__file__)
 
@@ -63,9 +69,9 @@ def wait_for_step(
 ) -> Callable[[int], None]:
     """Import what the first message names, then fork for each step that is asked for; returns in the children alone.
 
-    `search_path` gives sys.path by step folder, recipe file and project; `compile_ahead` compiles a recipe's file, by its
-    kind and file. What is returned ends the child's process as if its interpreter ended, or returns where only a real
-    end would do.
+    `search_path` gives sys.path by step folder, recipe file and project; `compile_ahead` compiles a recipe's file, by
+    the recipe's kind and file. What is returned ends the child's process as if its interpreter ended, or returns where
+    only a real end would do.
     """
     requests, answers = (int(number) for number in os.environ.pop("LABMAKE_SERVE").split(","))
     messages = _messages(requests)
@@ -89,6 +95,8 @@ def wait_for_step(
             if said:
                 os.write(1, said)
             os.chdir(step["cwd"])
+            if CORRECTED[0] in sys.modules:
+                setattr(sys.modules[CORRECTED[0]], CORRECTED[1], step["cwd"])
             os.environ.update(step["env"])
             return lambda code: _leave(code, there)
     except (
@@ -152,8 +160,8 @@ def _prepare(
     added = {name: module for name, module in list(sys.modules.items()) if name not in loaded}
     if sys.path != here:
         raise Unfit("an import changed sys.path")
-    if sys.modules["random"].getstate() != state:
-        raise Unfit("an import used random numbers")
+    if told["kind"] != "function" and sys.modules["random"].getstate() != state:
+        raise Unfit("an import used random numbers")  # a function's are seeded after its module was imported
     if _left(told["scratch"]) != there:
         raise Unfit("an import left a file or an open one")
     _check_folder(folder, added)
@@ -196,7 +204,7 @@ def _check_folder(folder: str, added: Mapping[str, Any]) -> None:
         names = _names_of(module)
         if folder in (names.get("__file__") or ""):
             raise Unfit(f"{name} is a module of the project")
-        for value in list(names.values()):
+        for value in [value for key, value in names.items() if (name, key) != CORRECTED]:
             if (type(value) is str or issubclass(type(value), os.PathLike)) and folder in os.fspath(value):
                 raise Unfit(f"{name} remembers its folder")
     if any(folder in value for value in os.environ.values()):
@@ -226,16 +234,26 @@ def _check_processes() -> None:
         raise Unfit("an import started a process")
     except ChildProcessError:
         pass
-    if len(os.listdir("/proc/self/task")) > 1:
+    if _threads():
         pid = os.fork()
         if pid == 0:
             os._exit(0)
         os.waitpid(pid, 0)
-        if len(os.listdir("/proc/self/task")) > 1:
-            raise Unfit("an import started threads that do not end before a fork")
+        if left := _threads():
+            raise Unfit(f"an import started threads that do not end before a fork: {', '.join(left)}")
     with open("/proc/self/statm", "rb") as file:
         if int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE") > LARGEST:
             raise Unfit("it is too large")
+
+
+def _threads() -> list[str]:
+    """The names of the threads beside this one, without those of which is known that they may be missing in a child."""
+    names = []
+    for number in os.listdir("/proc/self/task"):
+        if int(number) != os.getpid():
+            with open(f"/proc/self/task/{number}/comm") as file:
+                names.append(file.read().strip())
+    return [name for name in names if name not in HARMLESS]
 
 
 def _said() -> bytes:
@@ -254,6 +272,8 @@ def _leave(code: int, there: _There) -> None:
     A real end takes 17 ms with numpy, for it touches every page; this 1 ms. The step's own modules are cleared, so that
     a file that they did not close is. Returns where something is still open for writing, or cannot be flushed.
     """
+    import atexit  # not above: a step would find it imported
+
     threading = sys.modules.get("threading")
     if threading is not None:
         threading._shutdown()
