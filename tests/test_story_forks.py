@@ -80,6 +80,9 @@ def state():
     modules = {{name for name in sys.modules if not name.startswith(("labmake.", "encodings."))}}
     handlers = {{n: str(signal.getsignal(n)) for n in range(1, 32)}}
     limits = {{n: resource.getrlimit(getattr(resource, n)) for n in dir(resource) if n.startswith("RLIMIT")}}
+    tasks = [open("/proc/self/task/" + task + "/comm").read() for task in os.listdir("/proc/self/task")]
+    tasks.remove(tasks[0])
+    tasks = [task for task in tasks if task != "jemalloc_bg_thd\\n"]
     umask = os.umask(0)
     os.umask(umask)
     streams = [[str(type(s)), s.name, s.mode, s.encoding, s.errors, s.line_buffering, s.write_through]
@@ -92,7 +95,7 @@ def state():
         "environment": list({{n: v for n, v in os.environ.items() if n not in ("LABMAKE_STEP", "TMPDIR")}}.items()),
         "limits": limits, "leads": [os.getpid() == os.getpgrp(), os.getpid() == os.getsid(0)],
         "files": sorted(set(os.listdir(".")) - {{"__pycache__"}}), "filters": [str(f) for f in warnings.filters],
-        "threads": [threading.active_count(), len(os.listdir("/proc/self/task"))], "gc": gc.isenabled(),
+        "threads": [threading.active_count(), len(tasks)], "gc": gc.isenabled(),
         "descriptors": len(os.listdir("/proc/self/fd")), "recursion": sys.getrecursionlimit(),
         "mask": sorted(map(int, signal.pthread_sigmask(signal.SIG_BLOCK, []))), "nice": os.nice(0),
         "finders": [str(type(f)) + getattr(f, "__name__", "") for f in sys.meta_path], "hooks": len(sys.path_hooks),

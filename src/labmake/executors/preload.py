@@ -20,16 +20,28 @@ Import = tuple[str, tuple[str, ...]]
 LARGEST = 1 << 20
 """Bytes of source that are read for one step at most: a second of parsing is more than a fresh start costs."""
 
-_CALLED = frozenset(
-    """Decimal Fraction NewType ParamSpec Path PurePath PurePosixPath TypeVar auto bool bytes compile date datetime
-    dict field float frozenset getLogger int len list max min namedtuple partial range round set sorted str sum
-    timedelta tuple zip""".split()
+_BUILTINS = frozenset(
+    "bool bytes dict float frozenset int len list max min range round set sorted str sum tuple zip".split()
 )
-"""What may be called while a module is defined: it makes a value and nothing else."""
+_MAKERS = frozenset(
+    """Decimal Fraction NewType ParamSpec Path PurePath PurePosixPath TypeVar auto compile date datetime field getLogger
+    namedtuple partial timedelta""".split()
+)
+"""What may be called while a module is defined: it makes a value and nothing else. Makers also as `module.name`."""
 
 _PURE: tuple[type[ast.expr], ...]
 _PURE = (ast.Constant, ast.Name, ast.Attribute, ast.Tuple, ast.List, ast.Set, ast.Dict, ast.UnaryOp, ast.BinOp)
-_PURE = (*_PURE, ast.BoolOp, ast.Compare, ast.JoinedStr, ast.FormattedValue, ast.Subscript, ast.Slice, ast.IfExp)
+_PURE = (
+    *_PURE,
+    ast.BoolOp,
+    ast.Compare,
+    ast.JoinedStr,
+    ast.FormattedValue,
+    ast.Subscript,
+    ast.Slice,
+    ast.IfExp,
+    ast.Starred,
+)
 _PARTS = (ast.operator, ast.unaryop, ast.boolop, ast.cmpop, ast.expr_context, ast.keyword)
 
 
@@ -217,7 +229,8 @@ def _is_pure(value: ast.expr, scope: _Scope) -> bool:
     match value:
         case ast.Call(func=called, args=args, keywords=keywords):
             name = called.attr if isinstance(called, ast.Attribute) else getattr(called, "id", "")
-            known = name in _CALLED or scope.is_labmake(called)
+            builtin = isinstance(called, ast.Name) and name in _BUILTINS
+            known = builtin or name in _MAKERS or scope.is_labmake(called)
             return known and all(_is_pure(one, scope) for one in [*args, *(keyword.value for keyword in keywords)])
         case ast.Lambda():
             return True
