@@ -10,6 +10,8 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Mapping
+from typing import Any
 
 from labmake.engine.build import Build
 from labmake.engine.services import Services
@@ -27,7 +29,7 @@ def keep_snapshot(services: Services, build: Build, asked: str, told: str) -> bo
     placed = _placed(build)
     looked: dict[str, tuple[int, int, int, int]] = {}
     absent: list[str] = []
-    for path, known in services.stats.used.items():
+    for path, known in inside(services, services.stats.used).items():
         if known is not None:
             looked[path] = known
         elif os.path.lexists(services.absolute(path)):
@@ -50,6 +52,12 @@ def keep_snapshot(services: Services, build: Build, asked: str, told: str) -> bo
     variables = {name: os.environ.get(name) for name in VARIABLES} | services.variables
     write(str(services.project.state), asked, variables, str(services.project.root), placed, looked, absent, told)
     return True
+
+
+def inside(services: Services, used: Mapping[str, Any]) -> dict[str, Any]:
+    """What was digested, by paths relative to the root: short ones are quicker to look up, and tell files from code."""
+    root = os.path.join(services.project.root, "")
+    return {path.removeprefix(root): known for path, known in used.items()}
 
 
 def _lists_the_same(services: Services, path: str) -> bool:
