@@ -11,7 +11,10 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
-TINY = "--steps 4 --slow-steps 2 --width 3 --slow-width 2 --python-steps 4 --slow-python-steps 2 --outputs 4 --megabytes 1 --runs 1".split()
+TINY = (
+    "--steps 4 --slow-steps 2 --width 3 --slow-width 2 --python-steps 4 --slow-python-steps 2 "
+    "--outputs 4 --megabytes 1 --runs 1"
+).split()
 PEERS = ("make", "ninja", "doit", "snakemake", "dvc", "redun")
 OURS = ("labmake (wildcards)", "labmake (2 × N rules)")
 

@@ -29,7 +29,7 @@ KEPT = 4
 REMEMBERED = 256
 """How many code states' imports, and unfit servers, a worker remembers."""
 
-OWN = ("LABMAKE_SEED", "LABMAKE_STEP")
+OWN = ("LABMAKE_SEED", "LABMAKE_CHECKPOINT", "LABMAKE_STEP")
 """The variables that differ from step to step; a child sets them."""
 
 Code = tuple[tuple[str, str], ...]

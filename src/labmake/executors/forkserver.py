@@ -18,10 +18,10 @@ import itertools
 import os
 import sys
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
 from typing import Any
 
 from labmake.executors.wire import CHUNK, Message, Unpacker, packed
+from labmake.frozen import frozen
 
 LARGEST = 1 << 30
 """Bytes of resident memory up to which a server is kept: the fork of a process of 2 GB takes 82 ms."""
@@ -45,7 +45,7 @@ class Unfit(Exception):
     """Why a child would differ from a fresh interpreter."""
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class _There:
     """What is there before a fork: the main module, the name of the last module imported, the open descriptors."""
 

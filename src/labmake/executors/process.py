@@ -68,7 +68,7 @@ class Process(Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Child:
     """A process that this one has started."""
 
