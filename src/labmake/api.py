@@ -13,6 +13,7 @@ from pathlib import Path, PurePath
 from typing import Any, TypeVar
 
 from labmake.engine import plan as planning
+from labmake.engine.batches import check_batch
 from labmake.engine.patterns import compiled, wildcards
 from labmake.errors import Misuse, RuleError, Where
 from labmake.layout import expand, generated_folder
@@ -31,6 +32,7 @@ OPTIONS = {
     "secrets": "a list of variables' names",
     "wrap": "a command",
     "retries": "a number, 0 or more",
+    "batch": "a number, 1 or more",
     "checkpoint": "True or False",
     "cache": "True or False",
     "temp": "True or False",
@@ -39,7 +41,7 @@ OPTIONS = {
 }
 """The reserved words beside `run`, with what they take."""
 
-LATER = frozenset("gpu_memory disk tokens memory_max executor batch compare".split())
+LATER = frozenset("gpu_memory disk tokens memory_max executor compare".split())
 """Words that are reserved so that no rule uses them as names, and that this version does not offer."""
 
 
@@ -252,6 +254,7 @@ def make_rule(into: Loading, named: Mapping[str, str], recipe: Recipe, words: Ma
     patterns = _targets(named, into, where)
     decided = _at(where, split_words, recipe, words)
     _at(where, _check_names, patterns, decided)
+    _at(where, check_batch, decided, recipe, patterns, wildcards(next(iter(patterns.values()))))
     text = canonical(
         [
             "rule",

@@ -11,7 +11,7 @@ from typing import IO
 
 from labmake.engine.services import Services
 from labmake.errors import StoreError
-from labmake.executors.running import Running, job_of, running_steps
+from labmake.executors.running import Running, jobs_of, running_steps
 
 POLL = 0.1
 """Seconds between two looks at a log."""
@@ -33,9 +33,9 @@ def follow_log(services: Services, step: Running, out: IO[bytes]) -> None:
     told = hashlib.sha256()
     count = 0
     while True:
-        runs = job_of(step.folder / "job") == step.job
+        runs = step.job in jobs_of(step.folder / "job")
         for data in [] if step.job["secret"] or not runs else _from(step.folder / "log", count):
-            if job_of(step.folder / "job") != step.job:
+            if step.job not in jobs_of(step.folder / "job"):
                 break
             out.write(data)
             out.flush()

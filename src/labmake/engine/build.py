@@ -335,10 +335,10 @@ class Build:
 
     def _keep_busy(self) -> None:
         """Start what can run while the rest is still being decided, and go on with what has ended, unless the price of
-        the whole may have to be agreed to first."""
+        the whole may have to be agreed to first. Batches wait until they are full, or nothing else can be decided."""
         if self._stopping or not self._runner.waiting or not (self.agree is None or self.agree.settled):
             return
-        if self._runner.start() or not len(self._ready) % LOOK_EVERY:
+        if self._runner.start(full=True) or not len(self._ready) % LOOK_EVERY:
             self._ready.extendleft(reversed(self._runner.wait(0.0)))
 
     def _step(self, task: Task, value: Any) -> None:

@@ -6,6 +6,7 @@ import re
 import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache
+from typing import Any
 
 from labmake.errors import RuleError
 from labmake.model import Json, canonical
@@ -50,11 +51,19 @@ def fill(command: str, values: Mapping[str, str | Sequence[str]], lists: Mapping
     return "".join(out)
 
 
+def names_in(command: str) -> frozenset[str]:
+    """The names that a command asks for."""
+    return frozenset(name for _, _, name, _, _ in _pieces(command) if name)
+
+
 def _no_such_name(command: str, name: str, values: Iterable[str]) -> RuleError:
     return RuleError(
         f"the command asks for {{{name}}}, which the rule does not have",
         [("command", command), ("has", ", ".join(sorted(values)))],
-        [f"name an input, output, parameter or wildcard {name}, or write {{{{{name}}}}} for the literal text"],
+        [
+            f"name an input, output, parameter or wildcard {name}, or write {{{{{name}}}}} for the literal text",
+            *(["{batch} belongs to a rule with batch=500 or the like"] if name == "batch" else []),
+        ],
     )
 
 
@@ -87,6 +96,16 @@ def _quote_state(text: str, quote: str) -> str:
             quote = char
         index += 1
     return quote
+
+
+def flat(role: Any) -> list[str]:
+    """The places in an input, without those of members that failed."""
+    if isinstance(role, str):
+        return [role]
+    if isinstance(role, dict):
+        return [place for place in role.values() if place is not None]
+    paths = [item["path"] if isinstance(item, dict) else item for item in role or ()]
+    return [place for place in paths if place is not None]
 
 
 def as_word(value: Json) -> str:

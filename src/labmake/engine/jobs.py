@@ -9,13 +9,14 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from labmake.engine.commands import as_word, check_names, fill
+from labmake.engine.batches import HOLE, batch_of
+from labmake.engine.commands import as_word, check_names, fill, flat
 from labmake.engine.outputs import stamp, stat_of
 from labmake.engine.plan import amount, duration
 from labmake.engine.rulebook import Match
 from labmake.engine.services import Services
 from labmake.errors import RuleError, Where
-from labmake.executors.process import PYSTEP
+from labmake.executors.process import PYSTEP, TABLE
 from labmake.executors.resources import Request
 from labmake.layout import Project
 from labmake.model import Action, Digest, Input, Recipe
@@ -45,6 +46,7 @@ def job(
     command = _command(action, match.binding, lists)
     if options.get("wrap"):
         command = [*shlex.split(options["wrap"]), *command]
+    own_seed = seed(next(iter(action.outputs.values())))
     secrets = {name: os.environ[name] for name in options.get("secrets", ()) if name in os.environ}
     return {
         "id": match.node,
@@ -63,12 +65,25 @@ def job(
         "command": command,
         "step": _step(action, match.binding, str(services.project.root)) if action.recipe.kind != "sh" else None,
         "lists": lists,
-        "env": {"LABMAKE_SEED": seed(next(iter(action.outputs.values()))), **secrets},
+        "batch": _batch(action, options, match, command, own_seed),
+        "env": {"LABMAKE_SEED": own_seed, **secrets},
         "secrets": [value for value in secrets.values() if value],
         "failed": failed_folder(services, match.node),
         "checkpoint": checkpoint_folder(services, action.digest) if options.get("checkpoint") else "",
         "aside": f"{services.aside}/{stamp(services)}" if any(place.endswith("/") for place in places) else "",
     }
+
+
+def _batch(
+    action: Action, options: Mapping[str, Any], match: Match, command: list[str], own_seed: str
+) -> dict[str, Any] | None:
+    if "batch" not in options:
+        return None
+    try:
+        return batch_of(action, options, match.binding, command, own_seed)
+    except RuleError as error:
+        error.where = match.rule.where
+        raise
 
 
 def _input(services: Services, one: Input) -> Iterator[list[Any]]:
@@ -176,10 +191,10 @@ def _command(action: Action, binding: Mapping[str, str], lists: Mapping[str, lis
     return list(PYSTEP)
 
 
-def check_holes(recipe: Recipe, names: Sequence[str]) -> None:
+def check_holes(recipe: Recipe, names: Sequence[str], batched: bool) -> None:
     """Raises RuleError if a shell command asks for a name that the rule does not have."""
     if recipe.kind == "sh":
-        check_names(recipe.text, names)
+        check_names(recipe.text, (*names, HOLE) if batched else names)
 
 
 def _values(action: Action, binding: Mapping[str, str]) -> dict[str, str | list[str]]:
@@ -194,17 +209,8 @@ def _values(action: Action, binding: Mapping[str, str]) -> dict[str, str | list[
     values.update({name: as_word(value) for name, value in action.params.items()})
     values.update(binding)
     values["scratch"] = "\0scratch"
+    values.setdefault(HOLE, f"\0scratch/{TABLE}")
     return values
-
-
-def flat(role: Any) -> list[str]:
-    """The places in an input, without those of members that failed."""
-    if isinstance(role, str):
-        return [role]
-    if isinstance(role, dict):
-        return [place for place in role.values() if place is not None]
-    paths = [item["path"] if isinstance(item, dict) else item for item in role or ()]
-    return [place for place in paths if place is not None]
 
 
 def _safe(path: str) -> str:

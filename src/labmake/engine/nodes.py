@@ -20,6 +20,7 @@ from typing import Any
 from labmake.engine import inputs as asking
 from labmake.engine import outputs as places
 from labmake.engine.actions import bind, compose
+from labmake.engine.batches import check_batch
 from labmake.engine.failures import may_pass, step_error
 from labmake.engine.inputs import Group, NotAnswered
 from labmake.engine.jobs import check_holes, job, request
@@ -205,7 +206,10 @@ def decide(services: Services, match: Match) -> Asking:
     try:
         shapes = yield from asking.shapes(step, match.values, match.rule.home, groups)
         recipe, params = bind(step, match.binding)
-        check_holes(recipe, (*shapes, *params, *match.binding, *match.rule.outputs, "out", "scratch"))
+        batched = "batch" in step.options
+        check_holes(recipe, (*shapes, *params, *match.binding, *match.rule.outputs, "out", "scratch"), batched)
+        if batched and match.rule.step is None:
+            check_batch(step, recipe, match.rule.outputs, match.binding)
         code = code_key(step, recipe, match)
         extra = [code] if step.options.get("environment") == "none" else [code, "?environment"]
         services.undecided.discard(match.node)

@@ -366,6 +366,7 @@ def check_option(name: str, value: object) -> None:
         "time": lambda: duration(value) > 0,
         "cpus": lambda: isinstance(value, int) and not isinstance(value, bool) and value > 0,
         "gpus": lambda: isinstance(value, int) and not isinstance(value, bool) and value >= 0,
+        "batch": lambda: isinstance(value, int) and not isinstance(value, bool) and value > 0,
         "retries": lambda: isinstance(value, int) and not isinstance(value, bool) and value >= 0,
         "code": lambda: texts,
         "secrets": lambda: texts,

@@ -39,9 +39,12 @@ class Executor(Protocol):
     @property
     def waiting(self) -> int: ...
     @property
+    def queued(self) -> int: ...
+    @property
     def busy(self) -> int: ...
     def submit(self, job: Job, request: Request) -> None: ...
-    def start_ready(self, grant: Callable[[Job], bool]) -> list[Job]: ...
+    def start_ready(self, grant: Callable[[Job], bool], full: bool = False) -> bool: ...
+    def take_begun(self) -> list[Job]: ...
     def wait(self, timeout: float | None) -> list[tuple[Job, dict[str, Any]]]: ...
     def watch(self, descriptor: int) -> None: ...
     def drop_waiting(self) -> None: ...
@@ -90,15 +93,18 @@ class Runner(Generic[T]):
         """Whether a step waits for resources."""
         return self._executor is not None and bool(self._executor.waiting)
 
-    def start(self) -> bool:
-        """Start what resources and leases allow; whether something started."""
+    def start(self, full: bool = False) -> bool:
+        """Start what resources and leases allow, with `full` only batches that are; whether something started."""
         if self._executor is None:
             return False
-        started = self._executor.start_ready(self._grant)
-        for job in started:
+        started = self._executor.start_ready(self._grant, full)
+        self._tell_begun(self._executor)
+        return started
+
+    def _tell_begun(self, executor: Executor) -> None:
+        for job in executor.take_begun():
             self._services.reporter.started(job["id"], job["why"])
-        self._services.reporter.planned(self._executor.waiting, self._executor.busy)
-        return bool(started)
+        self._services.reporter.planned(executor.waiting + executor.queued, executor.busy)
 
     def _grant(self, job: Job) -> bool:
         """Whether a job may start now: nobody runs its action, and since it was looked up nobody has."""
@@ -158,6 +164,9 @@ class Runner(Generic[T]):
             first, *others = self._waiters.pop(job["action"])
             if self.killed and not answer["ok"]:
                 continue  # it was stopped, it did not fail
+            if not answer["ok"] and answer["why"] == "dropped":  # an item of a batch that was not begun
+                resumed.extend((waiter, Again()) for waiter in (first, *others))
+                continue
             if not answer["ok"] and answer["why"] == "worker":
                 self._services.blobs.look_everywhere()
             if answer["ok"]:
@@ -165,6 +174,8 @@ class Runner(Generic[T]):
                 self._services.reporter.finished(job["id"], answer["seconds"], answer["left"], answer["peak"])
             resumed.append((first, answer))
             resumed.extend((other, Again()) for other in others)
+        if finished:
+            self._tell_begun(self._executor)
         while self._hashed:
             resumed.append(self._hashed.popleft())
             self._hashing = max(self._hashing - 1, 0)

@@ -29,7 +29,7 @@ KEPT = 4
 REMEMBERED = 256
 """How many code states' imports, and unfit servers, a worker remembers."""
 
-OWN = ("LABMAKE_SEED", "LABMAKE_CHECKPOINT", "LABMAKE_STEP")
+OWN = ("LABMAKE_SEED", "LABMAKE_CHECKPOINT", "LABMAKE_STEP", "LABMAKE_ITEMS")
 """The variables that differ from step to step; a child sets them."""
 
 Code = tuple[tuple[str, str], ...]
@@ -95,8 +95,8 @@ class Forked:
         return self.server.child or self.server.pid
 
     @property
-    def news(self) -> int:
-        return self.server.answers
+    def news(self) -> tuple[int, ...]:
+        return (self.server.answers,)
 
     def ended(self) -> tuple[int, int] | None:
         """As of every process. Raises Unfit and Gone."""

@@ -1,4 +1,8 @@
-"""The local executor: worker processes on this machine, one a slot, fed as resources allow."""
+"""The local executor: worker processes on this machine, one a slot, fed as resources allow.
+
+Jobs with the same batch key, which wait for the same resources, are sent to one worker as one batch; it answers them
+one by one. What is booked is booked for the whole batch.
+"""
 
 from __future__ import annotations
 
@@ -25,14 +29,16 @@ PATIENCE = 10.0
 
 @dataclass(slots=True)
 class _Slot:
-    """A worker process, the pipes to and from it, and what it is doing."""
+    """A worker process, the pipes to and from it, and what it is doing: jobs by their id, in the order in which they
+    run. `stopped`: it was told to begin none of the rest."""
 
     pid: int
     requests: int
     answers: int
     unpacker: Unpacker = field(default_factory=Unpacker)
-    job: dict[str, Any] | None = None
+    jobs: dict[str, dict[str, Any]] = field(default_factory=dict)
     lease: Lease | None = None
+    stopped: bool = False
 
 
 @dataclass
@@ -47,7 +53,9 @@ class Local:
     environment: Mapping[str, str]
     _slots: list[_Slot] = field(default_factory=list)
     _started: int = 0
-    _waiting: dict[Request, deque[dict[str, Any]]] = field(default_factory=dict)
+    _waiting: dict[tuple[Request, str], deque[dict[str, Any]]] = field(default_factory=dict)
+    """Jobs by what they book and their batch's key ("": none)."""
+    _begun: list[dict[str, Any]] = field(default_factory=list)
     _selector: selectors.BaseSelector = field(default_factory=selectors.DefaultSelector)
 
     def __post_init__(self) -> None:
@@ -60,57 +68,87 @@ class Local:
         return sum(len(jobs) for jobs in self._waiting.values())
 
     @property
+    def queued(self) -> int:
+        """How many items of batches wait in a worker for those before them."""
+        return sum(max(len(slot.jobs) - 1, 0) for slot in self._slots)
+
+    @property
     def busy(self) -> int:
-        """How many jobs run now."""
-        return sum(slot.job is not None for slot in self._slots)
+        """How many workers run something now."""
+        return sum(bool(slot.jobs) for slot in self._slots)
 
     def submit(self, job: dict[str, Any], request: Request) -> None:
         """Queue a job; it starts when its resources are free."""
-        self._waiting.setdefault(request, deque()).append(job)
+        key = job["batch"]["key"] if job["batch"] else ""
+        self._waiting.setdefault((request, key), deque()).append(job)
 
     def drop_waiting(self) -> None:
-        """Forget the jobs that have not started."""
+        """Forget the jobs that have not started; a batch ends with the item that runs, and the rest is answered as
+        dropped."""
         self._waiting.clear()
+        for slot in self._slots:
+            if len(slot.jobs) > 1 and not slot.stopped:
+                slot.stopped = True
+                _write(slot.requests, {"stop": True})
+
+    def take_begun(self) -> list[dict[str, Any]]:
+        """The jobs that have begun since this was last asked."""
+        begun, self._begun = self._begun, []
+        return begun
 
     def watch(self, descriptor: int) -> None:
         """Let `wait` also return when `descriptor` (of a signal) becomes readable."""
         self._selector.register(descriptor, selectors.EVENT_READ, None)
 
-    def start_ready(self, grant: Callable[[dict[str, Any]], bool]) -> list[dict[str, Any]]:
-        """Start what fits, the most demanding first (a small step always finds room later); returns what started.
+    def start_ready(self, grant: Callable[[dict[str, Any]], bool], full: bool = False) -> bool:
+        """Start what fits, the most demanding first (a small step always finds room later); whether something started.
 
-        A job that `grant` does not let start is forgotten: who refused it knows when to submit it again.
+        A job that `grant` does not let start is forgotten: who refused it knows when to submit it again. With `full`,
+        a batch starts only if enough wait to fill one for each slot that is free; else what waits is shared evenly.
         """
-        started: list[dict[str, Any]] = []
+        started = False
         running = self.busy
         if running >= self.limit:
             return started
-        for request in sorted(self._waiting, key=lambda r: (r.gpus, r.memory, r.cpus), reverse=True):
-            jobs = self._waiting[request]
+        for key in sorted(self._waiting, key=lambda k: (k[0].gpus, k[0].memory, k[0].cpus), reverse=True):
+            request, jobs = key[0], self._waiting[key]
             while jobs and running < self.limit:
-                lease = self.pool.take(request)
+                count = self._share(request, jobs, self.limit - running, full)
+                lease = self.pool.take(request) if count else None
                 if lease is None:
                     break
-                job = jobs.popleft()
-                if not grant(job):
+                granted: list[dict[str, Any]] = []
+                while jobs and len(granted) < count:
+                    job = jobs.popleft()
+                    if grant(job):
+                        granted.append(job)
+                if not granted:
                     self.pool.give_back(lease)
                     continue
-                self._send(job, lease)
-                started.append(job)
+                self._send(granted, lease)
+                started = True
                 running += 1
             if not jobs:
-                del self._waiting[request]
+                del self._waiting[key]
         return started
 
-    def _send(self, job: dict[str, Any], lease: Lease) -> None:
-        slot = next((slot for slot in self._slots if slot.job is None), None) or self._start()
-        slot.job, slot.lease = job, lease
-        data = memoryview(packed({**job, "cpus": lease.cpus, "gpus": lease.gpus}))
-        try:
-            while data:
-                data = data[os.write(slot.requests, data) :]
-        except BrokenPipeError:
-            pass  # the worker died; wait() sees the end of its answers
+    def _share(self, request: Request, jobs: deque[dict[str, Any]], free: int, full: bool) -> int:
+        """How many of these jobs one worker gets now; 0 if they shall wait for more."""
+        batch = jobs[0]["batch"]
+        most: int = batch["most"] if batch else 1
+        if most == 1:
+            return 1
+        slots = max(min(free, self.pool.room(request)), 1)
+        if full:
+            return most if len(jobs) >= most * slots else 0
+        return min(most, -(-len(jobs) // slots))
+
+    def _send(self, jobs: list[dict[str, Any]], lease: Lease) -> None:
+        slot = next((slot for slot in self._slots if not slot.jobs), None) or self._start()
+        slot.jobs, slot.lease, slot.stopped = {job["id"]: job for job in jobs}, lease, False
+        self._begun += jobs if _at_once(jobs[0]) else jobs[:1]
+        # One message: a worker that answered the first item while the others are still written could block both ends.
+        _write(slot.requests, {"items": jobs, "cpus": lease.cpus, "gpus": lease.gpus})
 
     def _start(self) -> _Slot:
         """Fork a worker: it has labmake loaded at once, where a program of its own would take 100 ms to begin.
@@ -148,23 +186,31 @@ class Local:
         return done
 
     def _finish(self, slot: _Slot, answer: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
-        job, lease = slot.job, slot.lease
-        assert job is not None and lease is not None
-        self.pool.give_back(lease)
-        slot.job = slot.lease = None
+        job = slot.jobs.pop(answer["id"])
+        if not slot.jobs:
+            assert slot.lease is not None
+            self.pool.give_back(slot.lease)
+            slot.lease = None
+        elif not slot.stopped and not _at_once(job):
+            self._begun.append(next(iter(slot.jobs.values())))
         return job, answer
 
     def _died(self, slot: _Slot) -> list[tuple[dict[str, Any], dict[str, Any]]]:
-        """A worker's output has ended: forget it; the job it had has failed."""
+        """A worker's output has ended: forget it. The job it had has failed; of a batch that which ran, all of them if
+        they ran at once. The rest was not begun."""
         self._selector.unregister(slot.answers)
         self._slots.remove(slot)
         _close(slot.requests)
         os.close(slot.answers)
         _, status = os.waitpid(slot.pid, 0)
-        if slot.job is None:
-            return []
-        facts = {"status": os.waitstatus_to_exitcode(status)}
-        return [self._finish(slot, {"ok": False, "why": "worker", "facts": facts})]
+        slot.stopped = True
+        jobs = list(slot.jobs.values())
+        ran = len(jobs) if jobs and _at_once(jobs[0]) else 1
+        failed = {"ok": False, "why": "worker", "facts": {"status": os.waitstatus_to_exitcode(status)}}
+        return [
+            self._finish(slot, {"id": job["id"], **(failed if number < ran else {"ok": False, "why": "dropped"})})
+            for number, job in enumerate(jobs)
+        ]
 
     def kill(self) -> None:
         """End the running steps at once: a worker kills its step when its requests end."""
@@ -205,6 +251,20 @@ def _become_worker(requests: int, answers: int, serve: Callable[[], None]) -> No
         os.write(shown, traceback.format_exc().encode())
     finally:
         os._exit(code)
+
+
+def _at_once(job: Mapping[str, Any]) -> bool:
+    """Whether all items of a job's batch are made at once, by one command."""
+    return bool(job["batch"] and job["batch"]["row"] is not None)
+
+
+def _write(requests: int, message: dict[str, Any]) -> None:
+    data = memoryview(packed(message))
+    try:
+        while data:
+            data = data[os.write(requests, data) :]
+    except BrokenPipeError:
+        pass  # the worker died; wait() sees the end of its answers
 
 
 def _open_limit() -> int:

@@ -23,6 +23,9 @@ LONG = 0.05
 PYSTEP = [sys.executable, "-P", os.path.join(os.path.dirname(os.path.abspath(__file__)), "pystep.py")]
 """The command of a Python step: the interpreter that labmake runs in, without the program's folder in its path."""
 
+TABLE = "batch.tsv"
+"""The file in the folder for temporary ones that a shell command's `{batch}` names."""
+
 _DEFAULT = [signal.SIGINT, signal.SIGPIPE, signal.SIGTERM, signal.SIGHUP, signal.SIGCHLD]
 """Signals whose handling a step does not inherit from its worker."""
 
@@ -52,8 +55,8 @@ class Process(Protocol):
         ...
 
     @property
-    def news(self) -> int:
-        """A descriptor that becomes readable when it may have ended; -1 if SIGCHLD tells that."""
+    def news(self) -> tuple[int, ...]:
+        """Descriptors of which one becomes readable when it may have ended, where SIGCHLD does not tell that."""
         ...
 
     def ended(self) -> tuple[int, int] | None:
@@ -73,7 +76,7 @@ class Child:
     """A process that this one has started."""
 
     group: int
-    news: int = -1
+    news: tuple[int, ...] = ()
 
     def ended(self) -> tuple[int, int] | None:
         pid, status, usage = os.wait4(self.group, os.WNOHANG)
@@ -110,13 +113,14 @@ class Waiting:
 
         `long` is called if it runs for longer than LONG. Raises Abandoned if the coordinator goes meanwhile.
         """
-        if process.news >= 0:
-            self._poll.register(process.news, select.POLLIN)
+        news = process.news
+        for descriptor in news:
+            self._poll.register(descriptor, select.POLLIN)
         try:
             return self._wait(process, limit, long)
         finally:
-            if process.news >= 0:
-                self._poll.unregister(process.news)
+            for descriptor in news:
+                self._poll.unregister(descriptor)
 
     def _wait(self, process: Process, limit: float, long: Callable[[], None]) -> Ended:
         start = time.monotonic()
@@ -147,13 +151,24 @@ class Waiting:
             if descriptor == self._woken:
                 os.read(descriptor, 512)
                 continue
-            if descriptor == process.news:
+            if descriptor in process.news:
                 continue
-            piece = os.read(descriptor, 1 << 16)
-            if not piece:
+            try:
+                self._hear()
+            except Abandoned:
                 process.end()
-                raise Abandoned
-            self._heard(piece)
+                raise
+
+    def look(self) -> None:
+        """Hear what the coordinator has said meanwhile. Raises Abandoned if it has gone."""
+        while any(descriptor == self._requests for descriptor, _ in self._poll.poll(0)):
+            self._hear()
+
+    def _hear(self) -> None:
+        piece = os.read(self._requests, 1 << 16)
+        if not piece:
+            raise Abandoned
+        self._heard(piece)
 
 
 def redirect(log: int) -> None:

@@ -11,6 +11,9 @@ The environment variable LABMAKE_STEP names the file, which lies outside of the 
     outputs     name → path, a folder with a closing `/`; one is called "out", several without names "out1", "out2", …
     scratch     absolute path of a folder for temporary files
 
+With the variable LABMAKE_ITEMS it runs the items of a batch, one after another (see executors.items): that one names a
+folder with two pipes, and what LABMAKE_STEP names is written anew for each.
+
 Exit code 0 if the step went well. Nothing of labmake is imported before the paths are right, so that a step sees the
 modules of its own project, never those that lie beside this file.
 """
@@ -37,12 +40,77 @@ def main() -> int:
     same.
     """
     leave = _forked() if "LABMAKE_SERVE" in os.environ else None
-    with open(os.environ["LABMAKE_STEP"], encoding="utf-8") as file:
-        step = json.load(file)
-    code = run(step)
+    items = os.environ.pop("LABMAKE_ITEMS", "")
+    code = _run_items(items) if items else run(_told_step())
     if leave is not None:
         leave(code)
     return code
+
+
+def _told_step() -> dict[str, Any]:
+    with open(os.environ["LABMAKE_STEP"], encoding="utf-8") as file:
+        step: dict[str, Any] = json.load(file)
+    return step
+
+
+def _run_items(folder: str) -> int:
+    """Run items until no more is asked for, or the recipe's module could not be imported; the exit code is 0."""
+    import resource
+
+    asked = os.open(os.path.join(folder, "items.in"), os.O_RDONLY)
+    said = os.open(os.path.join(folder, "items.out"), os.O_WRONLY)
+    more = True
+    while more and (line := _line(asked)):
+        item = json.loads(line)
+        os.chdir(item["folder"])
+        _begin_item(item["env"])
+        code = run(_told_step())
+        _flush()
+        more = bool(_MODULES)
+        peak = max(resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
+        os.write(said, f"{code & 255} {peak} {int(more)}\n".encode())
+    os.close(asked)
+    os.close(said)
+    return 0
+
+
+def _line(descriptor: int) -> bytes:
+    line = b""
+    while not line.endswith(b"\n") and (piece := os.read(descriptor, 4096)):
+        line += piece
+    return line
+
+
+def _begin_item(env: Mapping[str, str]) -> None:
+    """What an item finds as the first one found it: variables, and no figure that pyplot would go on drawing."""
+    if _MODULES:
+        wanted = {**_VARIABLES, **env}
+        if dict(os.environ) != wanted:
+            os.environ.clear()
+            os.environ.update(wanted)
+    pyplot: Any = sys.modules.get("matplotlib.pyplot")
+    if pyplot is not None:
+        pyplot.close("all")
+
+
+def _flush() -> None:
+    """Write out what was printed, so that it is in the log of its item."""
+    try:
+        for stream in (sys.stdout, sys.stderr):
+            if stream is not None and not stream.closed:
+                stream.flush()
+    except (OSError, ValueError):
+        pass
+    ctypes: Any = sys.modules.get("ctypes")
+    if ctypes is not None:
+        ctypes.CDLL(None).fflush(None)
+
+
+_MODULES: dict[str, ModuleType] = {}
+"""The recipe files that were imported, which the next item of a batch uses again."""
+
+_VARIABLES: dict[str, str] = {}
+"""The environment variables as they were after that import."""
 
 
 def _forked() -> Callable[[int], None]:
@@ -110,7 +178,11 @@ def _run_function(step: Mapping[str, Any], root: str) -> None:
         if place.endswith("/"):
             os.makedirs(place, exist_ok=True)
     _seed()
-    function = _find(_imported(step["recipe"]["file"], root), step)
+    file = step["recipe"]["file"]
+    if file not in _MODULES:
+        _MODULES[file] = _imported(file, root)
+        _VARIABLES.update(os.environ)
+    function = _find(_MODULES[file], step)
     positional, named = bind(function, step)
     # Importing the module or loading an input may have brought numpy in.
     _seed()

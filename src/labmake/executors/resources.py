@@ -69,6 +69,13 @@ class Pool:
         self.free_memory -= request.memory
         return Lease(cpus, request.memory, gpus)
 
+    def room(self, request: Request) -> int:
+        """How often a request could be granted now, one after the other."""
+        rooms = [self.free_cpus // max(min(request.cpus, self.cpus), 1)]
+        rooms += [self.free_memory // request.memory] if request.memory else []
+        rooms += [len(self.free_gpus) // request.gpus] if request.gpus else []
+        return min(rooms)
+
     def give_back(self, lease: Lease) -> None:
         """End a booking."""
         self.free_cpus += lease.cpus

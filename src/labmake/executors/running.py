@@ -36,9 +36,9 @@ class Running:
 def running_steps(steps: Path) -> Iterator[Running]:
     """The steps that run now, by the folder for step folders. What a killed build of this host left is none."""
     for file in sorted(steps.glob("*/*/job")):
-        job = job_of(file)
-        if job is not None and not _is_dead(file.parent.parent.name):
-            yield Running(file.parent, job)
+        jobs = jobs_of(file)
+        if jobs and not _is_dead(file.parent.parent.name):
+            yield from (Running(file.parent, job) for job in jobs)
 
 
 def _is_dead(name: str) -> bool:
@@ -55,13 +55,13 @@ def _is_dead(name: str) -> bool:
     return False
 
 
-def job_of(file: Path) -> dict[str, Any] | None:
-    """What a worker runs; None if nothing, or if it is just saying so."""
+def jobs_of(file: Path) -> list[dict[str, Any]]:
+    """What a worker runs: one step, or the items that one command makes; none also if it is just saying so."""
     try:
-        job: dict[str, Any] = json.loads(file.read_bytes())
-        return job
+        jobs: list[dict[str, Any]] = json.loads(file.read_bytes())
+        return jobs
     except (OSError, ValueError):
-        return None
+        return []
 
 
 def is_stopped(process: int) -> bool:

@@ -84,13 +84,17 @@ class StepFolders:
     boxes: dict[tuple[Any, ...], Box] = field(default_factory=dict)
     count: int = 0
 
-    def open(self, code: Sequence[Sequence[Any]], inputs: Sequence[Sequence[Any]], outputs: Collection[str]) -> Box:
+    def open(
+        self, code: Sequence[Sequence[Any]], inputs: Sequence[Sequence[Any]], outputs: Collection[str], at: str = ""
+    ) -> Box:
         """A folder with these code files and inputs [place, digest, location, origin] and folders for `outputs`.
+
+        If it has to be made, it is made `at` this path, where the last one with this code was.
 
         Raises FileChanged if an origin no longer has its digest, OSError if the disk does not take it.
         """
         key = tuple([(place, digest) for place, digest, *_ in code])
-        box = self.boxes.pop(key, None) or self._make(code)
+        box = self.boxes.pop(key, None) or self._make(code, at)
         self.boxes[key] = box
         while len(self.boxes) > KEPT:
             oldest = next(iter(self.boxes))
@@ -180,9 +184,9 @@ class StepFolders:
         os.close(box.copies.pop(place).descriptor)
         remove_file(os.path.join(box.path, place))
 
-    def _make(self, code: Sequence[Sequence[Any]]) -> Box:
+    def _make(self, code: Sequence[Sequence[Any]], at: str) -> Box:
         self.count += 1
-        box = Box(str(self.base / f"box{self.count}"))
+        box = Box(at or str(self.base / f"box{self.count}"))
         shutil.rmtree(box.path, ignore_errors=True)
         os.makedirs(box.path)
         with open(os.path.join(box.path, MARKER), "wb"):

@@ -3,12 +3,13 @@
 It makes the step folder, starts the process, waits, hashes, stores, places and answers with one message; the
 coordinator only plans and records. When the pipe ends, the coordinator is gone: the step is killed and the worker ends.
 
-Request: {id, action, text, code, inputs: [[place, digest, location, origin]], stats: [[origin, digest, stat]],
+Request: {items: [job], cpus, gpus}, answered by one message for each job, or {stop: true}, after which no further item of
+a batch begins. Job: {id, action, text, code, inputs: [[place, digest, location, origin]], stats: [[origin, digest, stat]],
 outputs: {name: place}, targets: {place: [file system path, stat or null]}, command: [argv], step: LABMAKE_STEP's
-content, lists: {name: [paths]}, env, cpus, gpus, seconds, secrets, supersede, failed, checkpoint and aside: folders,
+content, lists: {name: [paths]}, batch: {key, most, row} or null, env, seconds, secrets, supersede, failed, checkpoint and aside: folders,
 anew: the checkpoint is emptied}. Answer:
 {id, ok, outputs: {name: digest}, placed: {place: stat}, learned, seconds, peak, log, left} or {id, ok: false, why,
-facts, kept}.
+facts, kept}; `why` is "dropped" for an item that was not begun.
 """
 
 from __future__ import annotations
@@ -19,13 +20,14 @@ import shutil
 import stat
 import time
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from labmake.errors import LabmakeError, StoreError
-from labmake.executors.forking import Gone, Servers, Unfit
-from labmake.executors.process import Abandoned, Child, Ended, Process, Waiting, redirect, start
+from labmake.executors.forking import OWN, Gone, Servers, Unfit
+from labmake.executors.items import Items, Unbegun
+from labmake.executors.process import TABLE, Abandoned, Child, Ended, Process, Waiting, redirect, start
 from labmake.executors.stepfolder import Box, StepFolders
 from labmake.executors.wire import CHUNK, Message, Unpacker, packed
 from labmake.model import Trace
@@ -51,6 +53,13 @@ THREADS = (
 """Variables by which libraries are told how many threads a step has booked."""
 
 
+DONE = "done"
+"""The file there that LABMAKE_DONE names."""
+
+DROPPED: Message = {"ok": False, "why": "dropped", "facts": {}}
+"""The answer to an item of a batch that was not begun."""
+
+
 class Worker:
     """The state of one worker: its folder, its store, what all its steps share of the environment."""
 
@@ -61,9 +70,12 @@ class Worker:
         self.environment = {**environment, "TMPDIR": self.scratch, "GIT_CEILING_DIRECTORIES": str(base)}
         self.waiting = waiting
         self.servers = Servers(self.scratch)
+        self.batch: Items | None = None
 
-    def _prepare(self) -> None:
+    def prepare(self) -> None:
         """Make this worker's folder and open the store, before its first step: so a disk that refuses is an answer."""
+        if self.job >= 0:
+            return
         shutil.rmtree(self.base, ignore_errors=True)
         os.makedirs(self.scratch)
         self.blobs = Blobs(self.store, MemoryIndex(), follow=False)
@@ -74,6 +86,7 @@ class Worker:
 
     def close(self) -> None:
         """Give back what others may wait for, and end the fork servers."""
+        self._end_batch(now=True)
         self.servers.close()
         try:
             if self.job >= 0:
@@ -81,35 +94,64 @@ class Worker:
         except OSError:  # a lock whose process has ended is nobody's
             pass
 
-    def run(self, job: Message) -> Message:
-        """Run one step; every failure is an answer.
+    def answers(self, request: Message, is_stopped: Callable[[], bool]) -> Iterator[Message]:
+        """Run what a request asks for; an answer to each of its items. The first is begun in any case, another one only
+        as long as `is_stopped` does not say that it shall not."""
+        items: list[Message] = [{**job, "cpus": request["cpus"], "gpus": request["gpus"]} for job in request["items"]]
+        if len(items) > 1 and items[0]["batch"]["row"] is not None:
+            from labmake.executors.shellbatch import run_together
+
+            yield from run_together(self, items, is_stopped)
+            return
+        for number, job in enumerate(items):
+            if number and is_stopped():
+                yield {"id": job["id"], **DROPPED}
+                continue
+            answer = self.run(job, len(items) > 1)
+            if number == len(items) - 1:
+                self._end_batch()
+            yield {"id": job["id"], **answer}
+
+    def _end_batch(self, now: bool = False) -> None:
+        """End the process that runs items, if there is one, and wait for that; `now` kills it."""
+        batch, self.batch = self.batch, None
+        if batch is not None:
+            try:
+                if not now:
+                    batch.finish(self.waiting, False)
+            finally:
+                batch.close()
+
+    def run(self, job: Message, one_of_many: bool = False) -> Message:
+        """Run one step; every failure is an answer. The process of `one_of_many` stays for the next.
 
         If the server from which it was forked has gone, it runs once again; then it is the step that ends its server.
         """
         gone = False
         while True:
             try:
-                return self._attempt(job, gone)
-            except Unfit:  # from now on such steps start afresh
-                continue
+                return self._attempt(job, gone, one_of_many)
+            except (Unfit, Unbegun):  # from now on such steps start afresh, or this one in another process
+                pass
             except Gone:
                 gone = True
+            self._end_batch(now=True)
 
-    def _attempt(self, job: Message, last: bool) -> Message:
+    def _attempt(self, job: Message, last: bool, one_of_many: bool) -> Message:
         """Run a step; raises Unfit and Gone (not if it is the last attempt), and then nothing is left of it."""
         try:
-            if self.job < 0:
-                self._prepare()
-            box = self.folders.open(job["code"], job["inputs"], job["outputs"].values())
+            self.prepare()
+            at = self.batch.path if self.batch is not None else ""
+            box = self.folders.open(job["code"], job["inputs"], job["outputs"].values(), at)
         except FileChanged as error:
             return {"ok": False, "why": "changed", "facts": {"file": str(error)}}
         except OSError as error:
-            return _disk(error)
+            return disk(error)
         except LabmakeError as error:
-            return _told(error)
+            return told(error)
         try:
-            return self._run(job, box, last)
-        except (Unfit, Gone):
+            return self._run(job, box, last, one_of_many)
+        except (Unfit, Gone, Unbegun):
             self.folders.discard(box)
             raise
         except FileChanged as error:
@@ -117,39 +159,43 @@ class Worker:
             return {"ok": False, "why": "changed", "facts": {"file": str(error)}}
         except LabmakeError as error:
             self.folders.keep(box, job["failed"] + "/folder")
-            return _told(error)
+            return told(error)
         except OSError as error:
             self.folders.discard(box)
-            return _disk(error)
+            return disk(error)
 
-    def _run(self, job: Message, box: Box, last: bool) -> Message:
-        ended = self._process(job, box, last)
-        self._redact(job["secrets"])
+    def _run(self, job: Message, box: Box, last: bool, one_of_many: bool) -> Message:
+        ended = self.process(job, box, last, one_of_many)
+        self.redact(job["secrets"])
         if ended.status != 0 or ended.timed_out:
             facts = {"status": ended.status, "seconds": ended.seconds, "peak": ended.peak}
             return self._failure(job, box, "time" if ended.timed_out else "exit", facts)
-        missing = self._missing(job, box)
+        missing = self.missing(job, box)
         if missing:
             return self._failure(job, box, "output", missing)
-        for origin, digest, known in job["stats"]:
-            _still(origin, digest, known)
-        return self._store(job, box, ended)
+        kept = self.keep(job, box, ended, self.log_so_far())
+        return {**kept, "left": self.folders.close(box, expected(job)), "learned": self.blobs.take_learned()}
 
-    def _process(self, job: Message, box: Box, last: bool) -> Ended:
+    def process(self, job: Message, box: Box, last: bool, one_of_many: bool = False) -> Ended:
         """Start the step in its folder and wait for it."""
         self._fresh_scratch()
         env = self._variables(job)
         for name, paths in job["lists"].items():
             with open(os.path.join(self.scratch, f"{name}.list"), "w", encoding="utf-8") as file:
                 file.writelines(f"{path}\n" for path in paths)
+        if job["batch"] and job["batch"]["row"] is not None:
+            write_table(self.scratch, job.get("rows") or [job["batch"]["row"]])
         os.chdir(box.path)
         if os.fstat(self.log).st_size:
             os.ftruncate(self.log, 0)
         try:
-            process = self._start(job, box, env)
+            process = self._start_item(job, box, env) if one_of_many else self._start(job, box, env)
             if process is None:
                 return Ended(127, 0.0, 0, False)
-            return self.waiting.wait(process, job["seconds"], lambda: self._note(job))
+            ended = self.waiting.wait(process, job["seconds"], lambda: self._note(job))
+            if self.batch is not None and (ended.timed_out or self.batch.over):
+                self._end_item_process(self.batch, ended.timed_out)
+            return ended
         except Gone as gone:
             if not last:
                 raise
@@ -158,12 +204,32 @@ class Worker:
         finally:
             os.chdir(self.base)
 
+    def _start_item(self, job: Message, box: Box, env: dict[str, str]) -> Process | None:
+        """The process of the batch, told to run this item; None if it cannot be started."""
+        batch = self.batch
+        if batch is None:
+            batch = Items(self.base)
+            batch.process = self._start(job, box, {**env, "LABMAKE_ITEMS": str(self.base)})
+            if batch.process is None:
+                batch.close()
+                return None
+            self.batch = batch
+        batch.tell(box.path, {name: env[name] for name in OWN if name in env})
+        return batch
+
+    def _end_item_process(self, batch: Items, kill: bool) -> None:
+        self.batch = None
+        batch.finish(self.waiting, kill)
+        batch.close()
+
     def _variables(self, job: Message) -> dict[str, str]:
         """The environment of a step; what LABMAKE_STEP names is written."""
         cpus = dict.fromkeys(THREADS, str(job["cpus"]))
         env = {**self.environment, **cpus, "CUDA_VISIBLE_DEVICES": ",".join(job["gpus"]), **job["env"]}
         if job["checkpoint"]:
             env["LABMAKE_CHECKPOINT"] = _checkpoint(job)
+        if job["batch"] and job["batch"]["row"] is not None:
+            env["LABMAKE_DONE"] = f"{self.scratch}/{DONE}"
         if job["step"] is not None:
             step = self.base / "step.json"
             step.write_text(json.dumps({**job["step"], "scratch": self.scratch}))
@@ -190,9 +256,12 @@ class Worker:
 
     def _note(self, job: Message) -> None:
         """Say in the file `job` whose log lies beside it, for `labmake logs -f`; empty when no step runs."""
-        told = {key: job[key] for key in ("id", "action", "failed", "targets")} | {"secret": bool(job["secrets"])}
+        shown = [
+            {key: one[key] for key in ("id", "action", "failed", "targets")} | {"secret": bool(one["secrets"])}
+            for one in job.get("all", [job])
+        ]
         try:
-            os.pwrite(self.job, json.dumps(told).encode(), 0)
+            os.pwrite(self.job, json.dumps(shown).encode(), 0)
         except OSError:  # nobody's result depends on it
             pass
 
@@ -204,7 +273,7 @@ class Worker:
         except OSError:
             pass
 
-    def _missing(self, job: Message, box: Box) -> dict[str, Any] | None:
+    def missing(self, job: Message, box: Box) -> dict[str, Any] | None:
         """What is wrong with the outputs, if anything: not there, or a file where a folder should be."""
         for name, place in job["outputs"].items():
             try:
@@ -213,21 +282,23 @@ class Worker:
                 mode = 0
             if stat.S_ISDIR(mode) if place.endswith("/") else mode and not (stat.S_ISDIR(mode) or stat.S_ISLNK(mode)):
                 continue
-            expected = {p for p, *_ in job["inputs"]} | set(box.code)
-            found = [p for p in _files(box.path) if p not in expected]
+            known = {p for p, *_ in job["inputs"]} | set(box.code)
+            found = [p for p in _files(box.path) if p not in known]
             there = "a folder" if stat.S_ISDIR(mode) else "a link" if stat.S_ISLNK(mode) else ""
             return {"output": name, "place": place, "there": there, "wrote": found[:8]}
         return None
 
-    def _store(self, job: Message, box: Box, ended: Ended) -> Message:
-        """Keep outputs and log, append the trace, place the targets: always in this order."""
+    def keep(self, job: Message, box: Box, ended: Ended, said: bytes) -> Message:
+        """Keep outputs and log, append the trace, place the targets: always in this order. Raises FileChanged."""
+        for origin, digest, known in job["stats"]:
+            _still(origin, digest, known)
         outputs: dict[str, str] = {}
         with self.blobs.together():
             if job["text"]:
                 self.blobs.put_bytes(job["text"])
             for name, place in job["outputs"].items():
                 outputs[name] = self._keep_output(os.path.join(box.path, place.rstrip("/")), place.endswith("/"))
-            log = self.blobs.put_bytes(self._log())
+            log = self.blobs.put_bytes(said)
             trace = Trace(job["action"], outputs, ended.seconds, ended.peak, log, time.time())
             self.blobs.add_trace(trace, supersede=job["supersede"])
         placed = {
@@ -237,8 +308,6 @@ class Worker:
         }
         if job["checkpoint"]:
             shutil.rmtree(job["checkpoint"], ignore_errors=True)
-        expected = {place for place, *_ in job["inputs"]}
-        expected.update(job["outputs"].values())
         return {
             "ok": True,
             "outputs": outputs,
@@ -246,8 +315,8 @@ class Worker:
             "seconds": ended.seconds,
             "peak": ended.peak,
             "log": log,
-            "left": self.folders.close(box, expected),
-            "learned": self.blobs.take_learned(),
+            "left": [],
+            "learned": [],
         }
 
     def _keep_output(self, path: str, folder: bool) -> str:
@@ -279,14 +348,15 @@ class Worker:
         os.makedirs(os.path.dirname(target), exist_ok=True)
         return place_file(self.blobs, digest, target)
 
-    def _log(self) -> bytes:
+    def log_so_far(self) -> bytes:
+        """What the step has printed; of a long log the beginning and the end."""
         size = os.fstat(self.log).st_size
         if size <= LOG_LIMIT:
             return os.pread(self.log, size, 0)
         half = LOG_LIMIT // 2
         return os.pread(self.log, half, 0) + b"\n[...]\n" + os.pread(self.log, half, size - half)
 
-    def _redact(self, secrets: list[str]) -> None:
+    def redact(self, secrets: list[str]) -> None:
         """Replace the values of secrets in the log, before anybody else sees it."""
         if not secrets:
             return
@@ -314,14 +384,35 @@ def _checkpoint(job: Message) -> str:
     return folder
 
 
-def _told(error: LabmakeError) -> Message:
+def expected(job: Message) -> set[str]:
+    """The places of a step's inputs and outputs: what else lies in its folder was left there."""
+    return {*(place for place, *_ in job["inputs"]), *job["outputs"].values()}
+
+
+def write_table(scratch: str, rows: Sequence[Mapping[str, Any]]) -> None:
+    """The file that `{batch}` names: a line with the columns' names, and one for each item. A list is a file."""
+    with open(f"{scratch}/{TABLE}", "w", encoding="utf-8") as table:
+        table.write("\t".join(rows[0]) + "\n")
+        for number, row in enumerate(rows):
+            cells = []
+            for name, value in row.items():
+                if not isinstance(value, str):
+                    path = f"{scratch}/{number}.{name}.list"
+                    with open(path, "w", encoding="utf-8") as file:
+                        file.writelines(f"{one}\n" for one in value)
+                    value = path
+                cells.append(value)
+            table.write("\t".join(cells) + "\n")
+
+
+def told(error: LabmakeError) -> Message:
     """The answer to an error in three parts: the disk's if it is the store's."""
     facts = {name: str(fact) for name, fact in error.facts}
     why = "disk" if isinstance(error, StoreError) else "error"
     return {"ok": False, "why": why, "facts": facts, "what": error.what, "todo": list(error.todo)}
 
 
-def _disk(error: OSError) -> Message:
+def disk(error: OSError) -> Message:
     """The answer when the disk did not take or give something."""
     facts = {"file": str(error.filename2 or error.filename or "?"), "reason": error.strerror or str(error)}
     todo = ["make room, or correct the permissions, and build again; what succeeded is kept"]
@@ -359,10 +450,15 @@ def serve(base: Path, store: Path, environment: Mapping[str, str], requests: int
     except OSError as error:  # no more descriptors: the first step is told so, and this worker ends
         while not jobs and (piece := os.read(requests, CHUNK)):
             jobs.extend(unpacker.feed(piece))
-        for job in jobs:
-            _write(answers, packed({"id": job["id"], **_disk(error)}))
+        for job in [item for request in jobs for item in request["items"]]:
+            _write(answers, packed({"id": job["id"], **disk(error)}))
         return
     worker = Worker(base, store, environment, waiting)
+
+    def is_stopped() -> bool:
+        waiting.look()
+        return bool(jobs)  # while something runs, nothing else is told
+
     try:
         while True:
             while not jobs:
@@ -371,9 +467,11 @@ def serve(base: Path, store: Path, environment: Mapping[str, str], requests: int
                     return
                 jobs.extend(unpacker.feed(piece))
             job = jobs.popleft()
-            answer = worker.run(job)
-            worker.end_note()
-            _write(answers, packed({"id": job["id"], **answer}))
+            if "stop" in job:  # what it was to stop has ended
+                continue
+            for answer in worker.answers(job, is_stopped):
+                worker.end_note()
+                _write(answers, packed(answer))
     except (Abandoned, BrokenPipeError):
         return
     finally:
