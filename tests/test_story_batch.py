@@ -191,7 +191,9 @@ def test_time_limits_one_item(space: Space) -> None:
 
 def test_an_item_that_cannot_be_imported_fails_like_any_step(space: Space) -> None:
     failing(space, "pass")
-    space.write("script.py", space.read("script.py").replace("def item", "if 'LABMAKE_STEP' in os.environ: 1 / 0\n\ndef item"))
+    space.write(
+        "script.py", space.read("script.py").replace("def item", "if 'LABMAKE_STEP' in os.environ: 1 / 0\n\ndef item")
+    )
     done = space.build("--jobs", "1", *items(), code=1)
     assert done.text.count("ZeroDivisionError") == 6
 
@@ -222,8 +224,9 @@ def test_one_item_sees_nothing_of_another(space: Space) -> None:
     for number, (files, _, left, _, scratch, _) in enumerate(together):  # type: ignore[misc]
         assert files == [f"in/k{number}.txt"] and left == "" and scratch == []
     shutil.rmtree(space.root / ".git" / "labmake")
+    shutil.rmtree(space.root / "generated")
     space.write("script.py", space.read("script.py").replace("batch=9", "batch=1"))
-    space.build("--jobs", "1", "-f", *items())
+    space.build("--jobs", "1", *items())
     alone = [space.json(name) for name in items()]
     assert [one[3] for one in alone] == [one[3] for one in together]  # type: ignore[index]
 
@@ -310,11 +313,12 @@ def test_a_second_interrupt_stops_it(space: Space) -> None:
     assert space.noted() == ["k0", "k1", "k2", "k3", "k3", "k4", "k5"]
 
 
-def test_fail_fast_begins_no_further_item(space: Space) -> None:
+def test_fail_fast_ends_a_batch_soon(space: Space) -> None:
     failing(space, 'raise ValueError("x")')
+    script = space.read("script.py").replace("note(k)", "note(k)\n    time.sleep(3 if k == 'k3' else 0)")
+    space.write("script.py", script)
     space.build("--jobs", "1", "--fail-fast", "data/all.json", code=1)
-    assert "k5" not in space.noted() or len(space.noted()) <= 6
-    assert space.noted()[:3] == ["k0", "k1", "k2"]
+    assert space.noted() == ["k0", "k1", "k2", "k3"]
 
 
 def test_two_builds_make_each_item_once(space: Space) -> None:
@@ -513,12 +517,11 @@ def test_what_is_named_as_done_is_kept(space: Space) -> None:
 
 @pytest.mark.parametrize("end", ["kill", "interrupt"])
 def test_what_is_named_as_done_survives_the_build(space: Space, end: str) -> None:
-    gate = space.root.parent / "gate"
-    tool(space, f"while line['k'] == 'k4' and not os.path.exists({str(gate)!r}): __import__('time').sleep(0.01)", NAMED)
-    text = space.read("src/tool.py").replace("makes", "x").replace("print(", f"open({str(space.notes)!r}, 'a').write(")
-    space.write("src/tool.py", text.replace("('x', line['k'])", "('at ' + line['k'] + '\\n')").replace('"x", ', '"at " + '))
+    gate, reached = space.root.parent / "gate", space.root.parent / "reached"
+    wait = f"while not os.path.exists({str(gate)!r}): open({str(reached)!r}, 'w')"
+    tool(space, f"if line['k'] == 'k4':\n        {wait}", NAMED)
     build = space.start("build", "--jobs", "1", "data/all.txt")
-    wait_until(lambda: any("k4" in line and line.startswith("at") for line in "".join(space.noted()).split("k3")[-1:]) or "at k4" in "\n".join(space.noted()))
+    wait_until(reached.exists)
     if end == "kill":
         build.kill()
     else:
@@ -527,9 +530,20 @@ def test_what_is_named_as_done_survives_the_build(space: Space, end: str) -> Non
         build.interrupt()
         build.end(code=130)
     gate.touch()
-    space.notes.unlink()
     space.build("--jobs", "1", "data/all.txt")
-    assert space.noted()[0] == "k4 k5"
+    assert space.noted() == [" ".join(KEYS), "k4 k5"]
+
+
+def test_the_log_of_each_item_can_be_followed_while_the_command_runs(space: Space) -> None:
+    gate = space.root.parent / "gate"
+    tool(space, f"while line['k'] == 'k4' and not os.path.exists({str(gate)!r}): pass")
+    build = space.start("build", "--jobs", "1", "data/all.txt")
+    wait_until(lambda: [file for file in space.root.glob(".git/labmake/steps/*/*/job") if file.stat().st_size])
+    log = space.start("logs", "-f", "data/k5.txt")
+    wait_until(lambda: "makes k4" in log.text)
+    gate.touch()
+    build.end()
+    assert log.end().text == "".join(f"makes {key}\n" for key in KEYS)
 
 
 def test_a_list_is_a_file_and_experiments_do_not_meet_in_one_folder(space: Space) -> None:
@@ -569,7 +583,9 @@ MISTAKES = {
     'rule("data/{k}.txt", batch=0, run=sh("x {batch}"))': ["batch= takes a number, 1 or more"],
     'rule("data/{k}.txt", batch="all", run=sh("x {batch}"))': ["batch= takes a number"],
     'rule("data/{k}.txt", batch=True, run=sh("x {batch}"))': ["batch= takes a number"],
-    'rule("data/{k}.txt", batch=5, text="./a\\tb.txt", run=sh("touch $(tail -n1 {batch} | cut -f3)"))': ["no place for tabs"],
+    'rule("data/{k}.txt", batch=5, text="./a\\tb.txt", run=sh("touch $(tail -n1 {batch} | cut -f3)"))': [
+        "no place for tabs"
+    ],
 }
 
 

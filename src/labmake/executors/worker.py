@@ -199,6 +199,7 @@ class Worker:
         except Gone as gone:
             if not last:
                 raise
+            self._end_batch(now=True)
             os.write(self.log, b"labmake: the process that had started the step was ended, twice; the step with it\n")
             return Ended(gone.status or 1, 0.0, 0, False)
         finally:
