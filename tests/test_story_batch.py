@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import shutil
-import signal
 from pathlib import Path
 
 import pytest
@@ -363,7 +361,8 @@ def test_items_with_folders_several_outputs_and_what_a_step_made(space: Space) -
         from pathlib import Path
         rule("data/keys.json", run=py("script.py:keys"))
         rule({"table": "data/{k}/table.csv", "files": "data/{k}/files/"}, batch=50, run=py("script.py:first"))
-        rule("data/{k}/next.txt", table="data/{k}/table.csv", files="data/{k}/files/", batch=50, run=py("script.py:second"))
+        rule("data/{k}/next.txt", table="data/{k}/table.csv", files="data/{k}/files/", batch=50,
+             run=py("script.py:second"))
         rule("data/all.json", xs=each("data/{k}/next.txt", k="data/keys.json"), run=py("script.py:collect"))
 
         def keys():

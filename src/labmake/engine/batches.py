@@ -53,8 +53,8 @@ def _check_command(step: Step, command: str, outputs: Collection[str], binding: 
             "the rule has batch=, and its command does not ask for {batch}",
             [("command", command), ("batch", step.options["batch"])],
             [
-                "{batch} is the path of a table: a line for each item, with its wildcards, parameters, inputs and outputs "
-                "in named columns, separated by tabs",
+                "{batch} is the path of a table: a line for each item, with its wildcards, parameters, inputs and "
+                "outputs in named columns, separated by tabs",
                 "have the command read it and write all outputs, as in sh('python src/all.py {batch}'), or drop batch=",
             ],
         )

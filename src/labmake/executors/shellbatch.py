@@ -1,7 +1,7 @@
 """A batch of a shell command: its items share one step folder and one run, told by a table that `{batch}` names.
 
 If the command fails, or an output is missing, any output may be half written, so none is believed but those of items
-that the command itself has named in LABMAKE_DONE; the rest is tried again in halves until the items that fail are alone.
+that the command itself has named in LABMAKE_DONE; the rest is tried again in halves until what fails is alone.
 """
 
 from __future__ import annotations
@@ -73,12 +73,11 @@ def apart(items: Sequence[Message]) -> list[list[Message]]:
     """The items in groups that can share a folder; one group, but for different experiments' results of one name."""
     groups: list[tuple[list[Message], _Places]] = []
     for job in items:
-        for group, places in groups:
-            if places.takes(job):
-                break
-        else:
-            group, places = [], _Places()
-            groups.append((group, places))
+        found = next((one for one in groups if one[1].takes(job)), None)
+        if found is None:
+            found = [], _Places()
+            groups.append(found)
+        group, places = found
         group.append(job)
         places.add(job)
     return [group for group, _ in groups]

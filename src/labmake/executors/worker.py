@@ -3,13 +3,13 @@
 It makes the step folder, starts the process, waits, hashes, stores, places and answers with one message; the
 coordinator only plans and records. When the pipe ends, the coordinator is gone: the step is killed and the worker ends.
 
-Request: {items: [job], cpus, gpus}, answered by one message for each job, or {stop: true}, after which no further item of
-a batch begins. Job: {id, action, text, code, inputs: [[place, digest, location, origin]], stats: [[origin, digest, stat]],
-outputs: {name: place}, targets: {place: [file system path, stat or null]}, command: [argv], step: LABMAKE_STEP's
-content, lists: {name: [paths]}, batch: {key, most, row} or null, env, seconds, secrets, supersede, failed, checkpoint and aside: folders,
-anew: the checkpoint is emptied}. Answer:
-{id, ok, outputs: {name: digest}, placed: {place: stat}, learned, seconds, peak, log, left} or {id, ok: false, why,
-facts, kept}; `why` is "dropped" for an item that was not begun.
+Request: {items: [job], cpus, gpus}, answered by one message for each job; or {stop: true}, after which no further item
+of a batch begins. Job: {id, action, text, code, inputs: [[place, digest, location, origin]], stats: [[origin, digest,
+stat]], outputs: {name: place}, targets: {place: [file system path, stat or null]}, command: [argv], step:
+LABMAKE_STEP's content, lists: {name: [paths]}, batch: {key, most, row} or null, env, seconds, secrets, supersede,
+failed, checkpoint and aside: folders, anew: the checkpoint is emptied}. Answer: {id, ok, outputs: {name: digest},
+placed: {place: stat}, learned, seconds, peak, log, left} or {id, ok: false, why, facts, kept}; `why` is "dropped" of an
+item that was not begun.
 """
 
 from __future__ import annotations
