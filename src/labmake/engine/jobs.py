@@ -36,9 +36,15 @@ LINKED = 1 << 20
 
 
 def job(
-    services: Services, match: Match, action: Action, options: Mapping[str, Any], supersede: bool
+    services: Services,
+    match: Match,
+    action: Action,
+    options: Mapping[str, Any],
+    supersede: bool,
+    names: Sequence[str] | None,
 ) -> dict[str, Any]:
-    """The job of an action, as JSON (see executors.worker)."""
+    """The job of an action, as JSON (see executors.worker). `names` are the distributions in its environment, None if
+    others that it imports do not count."""
     inputs = [told for one in action.inputs for told in _input(services, one)]
     places = {action.outputs[name]: services.absolute(path) for name, path in match.outputs.items()}
     lists = _lists(action, match.rule.where)
@@ -63,6 +69,8 @@ def job(
         "command": command,
         "step": _step(action, match.binding, str(services.project.root)) if action.recipe.kind != "sh" else None,
         "lists": lists,
+        "static": None if names is None else list(names),
+        "locks": services.environments.locks,
         "env": {"LABMAKE_SEED": seed(next(iter(action.outputs.values()))), **secrets},
         "secrets": [value for value in secrets.values() if value],
         "failed": failed_folder(services, match.node),

@@ -110,7 +110,8 @@ class Runner(Generic[T]):
         if not job["supersede"]:
             blobs = self._services.blobs
             blobs.refresh()
-            trace = blobs.trace(action, look=False) if blobs.generation != job["looked"] else None
+            counts = self._services.environments.counts
+            trace = blobs.trace(action, False, counts) if blobs.generation != job["looked"] else None
             # Of a trace whose bytes are lost nobody can restore anything: its step has to run.
             if trace is not None and all(map(blobs.has, trace.outputs.values())):
                 self._leases.give_back(action)

@@ -10,6 +10,7 @@ The environment variable LABMAKE_STEP names the file, which lies outside of the 
     wildcards   name → text
     outputs     name → path, a folder with a closing `/`; one is called "out", several without names "out1", "out2", …
     scratch     absolute path of a folder for temporary files
+    loaded      absolute path of a file to write the imported modules to, one a line, if the step went well
 
 Exit code 0 if the step went well. Nothing of labmake is imported before the paths are right, so that a step sees the
 modules of its own project, never those that lie beside this file.
@@ -20,7 +21,7 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Container, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -34,7 +35,36 @@ def main() -> int:
     """Run the step that LABMAKE_STEP names, in the working directory; its exit code."""
     with open(os.environ["LABMAKE_STEP"], encoding="utf-8") as file:
         step = json.load(file)
-    return run(step)
+    before = frozenset(sys.modules)
+    root = os.getcwd()
+    code = run(step)
+    if code == 0 and "loaded" in step:
+        with open(step["loaded"], "w", encoding="utf-8") as file:
+            file.write("\n".join(loaded_modules(before, root)))
+    return code
+
+
+def loaded_modules(before: Container[str], root: str) -> list[str]:
+    """The modules that were imported since `before`, but for the standard library's, labmake's and those in `root`:
+    of a package its name alone, of a namespace package the names of its parts."""
+    found: dict[str, None] = {}
+    for name in list(sys.modules):
+        top = name.partition(".")[0]
+        if top in found or name in before or top in sys.stdlib_module_names or top in ("labmake", "__main__"):
+            continue
+        part, rest = top, name[len(top) :]
+        while part not in found:
+            module = sys.modules.get(part)
+            file = getattr(module, "__file__", None)
+            if file is not None or not hasattr(module, "__path__"):
+                if not (file and os.path.join(root, file).startswith(root + os.sep)):
+                    found[part] = None
+                break
+            if not rest:
+                break
+            more = rest[1:].partition(".")[0]
+            part, rest = f"{part}.{more}", rest[len(more) + 1 :]
+    return list(found)
 
 
 def run(step: Mapping[str, Any]) -> int:

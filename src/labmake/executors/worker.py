@@ -5,9 +5,9 @@ coordinator only plans and records. When the pipe ends, the coordinator is gone:
 
 Request: {id, action, text, code, inputs: [[place, digest, location, origin]], stats: [[origin, digest, stat]],
 outputs: {name: place}, targets: {place: [file system path, stat or null]}, command: [argv], step: LABMAKE_STEP's
-content, lists: {name: [paths]}, env, cpus, gpus, seconds, secrets, supersede, failed: folder, aside: folder}. Answer:
-{id, ok, outputs: {name: digest}, placed: {place: stat}, learned, seconds, peak, log, left} or {id, ok: false, why,
-facts, kept}.
+content, lists: {name: [paths]}, env, cpus, gpus, seconds, secrets, supersede, failed: folder, aside: folder, static:
+distributions of its environment or null, locks: {name: digest}}. Answer: {id, ok, outputs: {name: digest}, placed:
+{place: stat}, learned, seconds, peak, log, left, loaded: {distribution: version}} or {id, ok: false, why, facts, kept}.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from typing import Any
 from labmake.errors import LabmakeError, StoreError
 from labmake.executors.process import Abandoned, Ended, Waiting, redirect, start
 from labmake.executors.stepfolder import Box, StepFolders
-from labmake.executors.wire import CHUNK, Message, Unpacker, packed
+from labmake.executors.wire import CHUNK, Message, Unpacker, Versions, packed
 from labmake.model import Trace
 from labmake.store.blobs import Blobs
 from labmake.store.digest import FileChanged, hash_file, is_folder, output_digest, plain, render_manifest, scan_folder
@@ -52,8 +52,11 @@ THREADS = (
 class Worker:
     """The state of one worker: its folder, its store, what all its steps share of the environment."""
 
-    def __init__(self, base: Path, store: Path, environment: Mapping[str, str], waiting: Waiting) -> None:
-        self.base, self.store = base, store
+    def __init__(
+        self, base: Path, store: Path, environment: Mapping[str, str], versions: Versions, waiting: Waiting
+    ) -> None:
+        self.base, self.store, self.versions = base, store, versions
+        self.loaded = str(base / "loaded")
         self.log = self.job = -1
         self.scratch = str(base / "scratch")
         self.environment = {**environment, "TMPDIR": self.scratch, "GIT_CEILING_DIRECTORIES": str(base)}
@@ -121,7 +124,11 @@ class Worker:
         env = {**self.environment, **cpus, "CUDA_VISIBLE_DEVICES": ",".join(job["gpus"]), **job["env"]}
         if job["step"] is not None:
             step = self.base / "step.json"
-            step.write_text(json.dumps({**job["step"], "scratch": self.scratch}))
+            more = {"scratch": self.scratch}
+            if job["static"] is not None:
+                more["loaded"] = self.loaded
+                Path(self.loaded).unlink(missing_ok=True)
+            step.write_text(json.dumps({**job["step"], **more}))
             env["LABMAKE_STEP"] = str(step)
         for name, paths in job["lists"].items():
             with open(os.path.join(self.scratch, f"{name}.list"), "w", encoding="utf-8") as file:
@@ -189,7 +196,9 @@ class Worker:
             for name, place in job["outputs"].items():
                 outputs[name] = self._keep_output(os.path.join(box.path, place.rstrip("/")), place.endswith("/"))
             log = self.blobs.put_bytes(self._log())
-            trace = Trace(job["action"], outputs, ended.seconds, ended.peak, log, time.time())
+            loaded = self._loaded(job)
+            figures = (ended.seconds, ended.peak, log, time.time())
+            trace = Trace(job["action"], outputs, *figures, loaded, job["locks"])
             self.blobs.add_trace(trace, supersede=job["supersede"])
         placed = {
             place: known
@@ -207,7 +216,20 @@ class Worker:
             "log": log,
             "left": self.folders.close(box, expected),
             "learned": self.blobs.take_learned(),
+            "loaded": loaded,
         }
+
+    def _loaded(self, job: Message) -> Mapping[str, str]:
+        """The distributions that a Python step imported and its environment does not name; all that there are if it
+        ended in a way (os._exit) that did not let it tell."""
+        if job["static"] is None:
+            return {}
+        try:
+            with open(self.loaded, encoding="utf-8") as file:
+                modules = file.read().split("\n")
+        except FileNotFoundError:
+            modules = None
+        return self.versions(modules, job["static"])
 
     def _keep_output(self, path: str, folder: bool) -> str:
         if folder:
@@ -300,7 +322,9 @@ def _files(folder: str) -> list[str]:
     )
 
 
-def serve(base: Path, store: Path, environment: Mapping[str, str], requests: int, answers: int) -> None:
+def serve(
+    base: Path, store: Path, environment: Mapping[str, str], versions: Versions, requests: int, answers: int
+) -> None:
     """Serve requests until their pipe ends; what is being stored or placed then is finished."""
     jobs: deque[Message] = deque()
     unpacker = Unpacker()
@@ -312,7 +336,7 @@ def serve(base: Path, store: Path, environment: Mapping[str, str], requests: int
         for job in jobs:
             _write(answers, packed({"id": job["id"], **_disk(error)}))
         return
-    worker = Worker(base, store, environment, waiting)
+    worker = Worker(base, store, environment, versions, waiting)
     try:
         while True:
             while not jobs:
