@@ -2,11 +2,20 @@
 
 from __future__ import annotations
 
+import ast
+import os
+import sys
+import time
+import venv
 from pathlib import Path
 
 import pytest
 from site_packages import Site
 from space import Space
+
+from labmake.environment.environments import BUILT_IN
+from labmake.model import digest_of
+from labmake.store.live import view
 
 
 @pytest.fixture
@@ -184,5 +193,195 @@ def test_a_step_that_ends_without_telling_depends_on_all_that_is_installed(space
     )
     space.build()
     site.install("anything", "2", {"anything.py": ""})
+    space.build()
+    assert space.ran == ["data/a.txt"]
+
+
+def test_a_shell_step_has_the_software_of_the_python_it_starts_and_no_other(space: Space, site: Site) -> None:
+    for name in ("filelib", "modlib", "inlinelib", "toollib", "runlib"):
+        site.install(name, "1", {f"{name}.py": "", f"{name}_run/__main__.py": "print(1)"})
+    space.write("src/run.py", "import filelib\nprint('x')")
+    space.write("src/run.sh", "cat ${1:-/dev/null}\npython3 -m runlib_run")
+    space.write(
+        "script.py",
+        """
+        rule("data/plain.txt", run=sh("echo plain > {out}"))
+        rule("data/file.txt", run=sh("python src/run.py > {out}"))
+        rule("data/module.txt", run=sh("python -m modlib_run > {out}"))
+        rule("data/inline.txt", run=sh("python -c 'import inlinelib; print(1)' > {out}"))
+        rule("data/script.txt", run=sh("bash src/run.sh > {out}"))
+        rule("data/other.txt", run=script("src/run.sh", "bash"), default=False)
+        """,
+    )
+    space.build()
+    assert len(space.ran) == 5
+    runs = {"filelib": "file", "modlib": "module", "inlinelib": "inline", "toollib": "", "runlib": "script"}
+    for name, target in runs.items():
+        site.install(name, "2", {f"{name}.py": "", f"{name}_run/__main__.py": "print(1)"})
+        space.build()
+        assert space.ran == ([f"data/{target}.txt"] if target else []), name
+    space.write("/flake.lock", "{}")
+    space.build()
+    assert len(space.ran) == 5
+
+
+def test_a_shell_step_that_computes_what_it_imports_depends_on_everything(space: Space, site: Site) -> None:
+    site.install("hidden", "1", {"hidden.py": ""})
+    space.write("src/run.py", "import importlib\nimportlib.import_module('hid' + 'den')\nprint('x')")
+    space.write("script.py", "rule('data/a.txt', run=sh('python src/run.py > {out}'))")
+    space.build()
+    site.install("hidden", "2", {"hidden.py": ""})
+    assert "hidden 1 → 2" in space.why("data/a.txt")
+
+
+def test_a_command_that_a_distribution_brings_is_that_distribution(space: Space, site: Site) -> None:
+    program = Path(sys.executable).parent / "python"  # any program that lies beside this interpreter
+    info = site.install("cmd", "1", {"cmdlib.py": ""})
+    (info / "entry_points.txt").write_text(f"[console_scripts]\n{program.name} = cmdlib:main\n")
+    space.write("script.py", "rule('data/a.txt', run=sh('python --version > {out}'))")
+    space.build(env={"PATH": f"{program.parent}{os.pathsep}{os.environ['PATH']}"})
+    info = site.install("cmd", "2", {"cmdlib.py": ""})
+    (info / "entry_points.txt").write_text(f"[console_scripts]\n{program.name} = cmdlib:main\n")
+    env = {"PATH": f"{program.parent}{os.pathsep}{os.environ['PATH']}"}
+    assert "cmd 1 → 2" in space.run("why", "data/a.txt", env=env)
+
+
+def test_another_python_on_the_path_has_packages_of_its_own(space: Space, tmp_path: Path) -> None:
+    venv.create(tmp_path / "venv", symlinks=True)
+    (folder,) = (tmp_path / "venv" / "lib").glob("python*/site-packages")
+    env = {"PATH": f"{tmp_path}/venv/bin{os.pathsep}{os.environ['PATH']}"}
+    Site(folder).install("theirs", "1", {"theirs.py": "V = 1"})
+    space.write("src/run.py", "import theirs\nprint(theirs.V)")
+    space.write("script.py", "rule('data/a.txt', run=sh('python src/run.py > {out}'))")
+    space.build(env=env)
+    Site(folder).install("theirs", "2", {"theirs.py": "V = 2"})
+    assert "theirs 1 → 2" in space.run("why", "data/a.txt", env=env)
+    space.build(env=env)
+    assert space.read("data/a.txt") == "2\n"
+
+
+def test_a_rule_may_say_what_its_environment_is(space: Space, site: Site) -> None:
+    site.install("lib", "1", {"lib.py": ""})
+    site.install("unused", "1", {"unused.py": ""})
+    space.write("/uv.lock", "version = 1\n")
+    space.write("./own.lock", "1")
+    space.write(
+        "script.py",
+        """
+        rule("data/own.txt", run=py("./lib_user.py:f"))
+        rule("data/all.txt", run=py("./lib_user.py:f"), environment="all")
+        rule("data/none.txt", run=py("./lib_user.py:f"), environment="none")
+        rule("data/lock.txt", run=py("./lib_user.py:f"), environment=["uv.lock", "./own.lock"])
+        """,
+    )
+    space.write("./lib_user.py", "import lib\ndef f(): return 'a'")
+    space.build()
+    assert len(space.ran) == 4
+    site.install("unused", "2", {"unused.py": ""})
+    space.build()
+    assert space.ran == ["data/all.txt"]
+    site.install("lib", "2", {"lib.py": ""})
+    space.build()
+    assert space.ran == ["data/all.txt", "data/own.txt"]
+    space.write("./own.lock", "2")
+    assert "own.lock" in space.why("data/lock.txt")
+    space.build()
+    assert space.ran == ["data/lock.txt"]
+    (space.root / "uv.lock").unlink()
+    assert "environment=['uv.lock'] finds no file" in space.build(code=2) and "script.py:6" in space.last
+
+
+@pytest.mark.parametrize("value", ["'some'", "[]", "['']", "3", "{'all': 1}", "[1]", "True"])
+def test_an_environment_that_is_none_is_an_error_with_its_line(space: Space, value: str) -> None:
+    space.write("script.py", f"rule('data/a.txt', run=sh('echo > {{out}}'), environment={value})")
+    done = space.build(code=2)
+    assert "environment= takes" in done and "script.py:3" in done
+
+
+def test_installed_software_that_is_not_as_locked_is_told_once(space: Space, site: Site) -> None:
+    site.install("lib", "1.0", {"lib.py": ""})
+    site.install("right", "2", {"right.py": ""})
+    site.install("unused", "1", {"unused.py": ""})
+    lock = '[[package]]\nname = "{}"\nversion = "{}"\n'
+    pairs = [("lib", "1.1"), ("right", "2.0"), ("unused", "9"), ("elsewhere", "1")]
+    space.write("/poetry.lock", "".join(lock.format(*pair) for pair in pairs))
+    space.write("/requirements.txt", "lib==1.0\nright==3\n")
+    space.write(
+        "script.py",
+        """
+        import lib, right
+        @rule("data/{n}.txt")
+        def one(n): return n
+        group("both", "data/1.txt", "data/2.txt")
+        """,
+    )
+    done = space.build("both")
+    assert done.text.count("warning: what is installed is not what poetry.lock has: lib 1.0 (locked: 1.1)\n") == 1
+    assert done.text.count("warning: what is installed is not what requirements.txt has: right 2 (locked: 3)\n") == 1
+    assert done.text.count("warning") == 2
+    space.write("/poetry.lock", lock.format("lib", "1.0"))
+    space.write("/requirements.txt", "")
+    space.build("both")
+    assert "warning" not in space.last and space.ran == []
+
+
+def test_broken_metadata_are_a_warning_and_no_traceback(space: Space, site: Site) -> None:
+    site.install("lib", "1", {"lib.py": ""}, metadata="Name: lib\nVersion: 1\nRequires-Dist: a !! b\n")
+    site.install("bystander", "1", {"bystander.py": ""}, metadata="\x00")
+    space.write("script.py", "import lib\n@rule('data/a.txt')\ndef a(): return 'a'")
+    space.build()
+    assert "warning: lib 1: its metadata name a requirement that is none: 'a !! b'" in space.last
+    assert "bystander" not in space.last and "Traceback" not in space.last
+
+
+def test_the_lock_files_are_in_the_trace(space: Space, site: Site) -> None:
+    site.install("plug-in", "1", {"plugin/__init__.py": "VERSION = 'in 1'"})
+    space.write("/poetry.lock", "# nothing")
+    space.write("script.py", DYNAMIC)
+    space.build("data/in.txt")
+    seen = view(space.root / ".git" / "labmake" / "store")
+    (trace,) = [trace for kind, key in seen.places if kind == "T" for trace, _ in seen.traces(key)]
+    assert trace.loaded == {"plug-in": "1"}
+    assert trace.locks == {"poetry.lock": digest_of(b"# nothing")}
+
+
+def test_documents_depend_on_what_renders_them() -> None:
+    """The list of what labmake's own steps import is what their text says."""
+    import labmake.documents.render as render
+
+    found: set[str] = set()
+    for file in Path(render.__file__).parent.glob("*.py"):
+        for node in ast.walk(ast.parse(file.read_text())):
+            if isinstance(node, ast.Import):
+                found.update(alias.name.partition(".")[0] for alias in node.names)
+            elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+                found.add(node.module.partition(".")[0])
+            elif isinstance(node, ast.Call) and ast.unparse(node.func).endswith("find_spec"):
+                found.add(ast.literal_eval(node.args[0]))
+    assert found - sys.stdlib_module_names - {"labmake", "__future__"} == set(BUILT_IN["labmake.documents.render"])
+
+
+def test_a_loose_module_on_the_path_counts_by_its_content(space: Space, site: Site) -> None:
+    (site.folder / "mine.py").write_text("V = '1'")
+    space.write("script.py", "import mine\n@rule('data/a.txt')\ndef a(): return mine.V")
+    space.build()
+    space.build()
+    assert space.ran == []
+    (site.folder / "mine.py").write_text("V = '2'")
+    space.build()
+    assert space.ran == ["data/a.txt"] and space.read("data/a.txt") == "2"
+
+
+def test_metadata_that_are_written_in_place_are_seen(space: Space, site: Site) -> None:
+    info = site.install("lib", "1", {"lib.py": ""})
+    past = time.time() - 100
+    for path in (*site.folder.rglob("*"), site.folder):
+        os.utime(path, (past, past))
+    space.write("script.py", "import lib\n@rule('data/a.txt')\ndef a(): return 'a'")
+    space.build()
+    space.build()
+    space.build()
+    assert space.ran == []
+    (info / "METADATA").write_text("Name: lib\nVersion: 1.5\n")
     space.build()
     assert space.ran == ["data/a.txt"]

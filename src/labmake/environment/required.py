@@ -17,7 +17,10 @@ R_BASE = frozenset(
 
 _PYTHON = re.compile(r"(?:.*/)?(?:python|pypy)[\d.]*")
 _IMPORTS = re.compile(r"(?:^|[\s;\"'(])(?:import[ \t]+([\w., \t]+)|from[ \t]+([\w.]+)[ \t]+import\b)", re.MULTILINE)
-_DYNAMIC = re.compile(rb"\b(?:import_module|__import__|run_module|entry_points|iter_entry_points)\s*\(\s*(?![\"'])")
+_DYNAMIC = re.compile(
+    rb"\b(?:import_module|__import__|run_module|entry_points|iter_entry_points)\s*\("
+    rb"(?!\s*([\"'])[\w.]+\1\s*[,)])"
+)
 _R_COMMENT = re.compile(r"#[^\n\"']*$", re.MULTILINE)
 _R_NAME = r"[A-Za-z][A-Za-z0-9.]*"
 _R_ATTACHED = re.compile(
@@ -27,7 +30,7 @@ _R_ATTACHED = re.compile(
 _R_NAMED = re.compile(rf"\b({_R_NAME}):::?(?=[A-Za-z.`\"'])")
 _R_SEVERAL = re.compile(r"\b(?:p_load|box::use)\s*\(([^()]*)\)")
 _R_UNKNOWN = re.compile(
-    r"\bcharacter\.only\s*=|\b(?:requireNamespace|loadNamespace|attachNamespace)\s*\(\s*(?:package\s*=\s*)?(?![\"'`])"
+    r"\bcharacter\.only\s*=|\b(?:requireNamespace|loadNamespace|attachNamespace)\s*\((?!\s*(?:package\s*=\s*)?[\"'`])"
     r"|\b(?:[sl]apply|walk|do\.call)\s*\([^()\n]*\b(?:library|require|loadNamespace)\b"
 )
 
