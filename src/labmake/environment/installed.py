@@ -1,6 +1,6 @@
 """What is installed on a Python's path: which distribution an import means, and what that one needs with it.
 
-    memo["installed <digest of the path>"]   {metadata's path: [stat of the folder and of its METADATA, distribution]}
+    memo["installed <digest of the path>"]   {metadata's path: [stat of its METADATA, distribution]}
 
 Constraints: asked for in every build that nothing else spares, in environments of 200 distributions; importlib.metadata
 takes 90 to 170 ms there. Decision: the metadata are read once, with markers evaluated, and kept under their stats; a
@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
-from labmake.environment.metadata import KIND, SUFFIXES, Distribution, as_json, from_json, read
+from labmake.environment.metadata import KIND, SUFFIXES, Distribution, as_json, read
 from labmake.model import Digest, Json, digest_of
 
 LOOSE = "module:"
@@ -89,10 +89,11 @@ class Installed:
         while waiting:
             name, extra = waiting.pop()
             for one in self.distributions.get(name, ()):
-                for other, extras in (one.needs or {}).get(extra, ()):
-                    more = {(other, wanted) for wanted in ("", *extras)} - seen
-                    seen |= more
-                    waiting += more
+                for other, extras in one.needs.get(extra, ()):
+                    for wanted in ("", *extras):
+                        if (other, wanted) not in seen:
+                            seen.add((other, wanted))
+                            waiting.append((other, wanted))
         return {name for name, _ in seen if name in self.distributions or name.startswith(LOOSE)}
 
     def version(self, name: str, digest: Callable[[str], Digest]) -> str:
@@ -169,7 +170,7 @@ def look(path: Sequence[str], root: str, memo: MutableMapping[str, Json], settle
         names = _listing(folder)
         here: list[Distribution] = []
         for entry in sorted(name for name in names if name.endswith((".dist-info", ".egg-info"))):
-            where = os.path.join(folder, entry)
+            where = f"{folder}/{entry}"
             one = _read(folder, entry, kept.get(where), now, settled)
             if one.name != "labmake" and not (one.source and _is_inside(one.source, root)):
                 here.append(one)
@@ -182,31 +183,31 @@ def look(path: Sequence[str], root: str, memo: MutableMapping[str, Json], settle
 
 
 def _read(folder: str, entry: str, kept: Any, now: dict[str, Any], settled: Callable[[int], bool]) -> Distribution:
-    where = os.path.join(folder, entry)
-    stats = [_stat(path) for path in (where, *_files(where))]
-    if kept is not None and kept[0] == stats:
+    where = f"{folder}/{entry}"
+    (file,) = _files(where)
+    stat = _stat(file) or _stat(where)
+    if isinstance(kept, list) and kept[0] == stat:
         try:
-            one = from_json(kept[1])
             now[where] = kept
-            return one
-        except (TypeError, ValueError, AttributeError):  # of another version
+            return Distribution(*kept[1])
+        except TypeError:  # damaged
             pass
     one = read(folder, entry)
-    if all(settled(stamp) for _, *stamps in stats for stamp in stamps[1:]):
-        now[where] = [stats, as_json(one)]
+    if stat and settled(max(stat[2:])):
+        now[where] = [stat, as_json(one)]
     return one
 
 
 def _files(where: str) -> list[str]:
-    return [os.path.join(where, "METADATA" if where.endswith(".dist-info") else "PKG-INFO")]
+    return [f"{where}/METADATA" if where.endswith(".dist-info") else f"{where}/PKG-INFO"]
 
 
 def _stat(path: str) -> list[int]:
     try:
         seen = os.stat(path)
     except OSError:
-        return [0]
-    return [seen.st_size, seen.st_mtime_ns, seen.st_ctime_ns]
+        return []
+    return [seen.st_size, seen.st_ino, seen.st_mtime_ns, seen.st_ctime_ns]
 
 
 def _listing(folder: str) -> list[str]:
@@ -254,12 +255,12 @@ def _loose(folder: str, names: Iterable[str]) -> Iterator[tuple[str, str]]:
     """The modules and folders in a folder of the path by name."""
     for name in names:
         if name.isidentifier():
-            yield name, os.path.join(folder, name)
+            yield name, f"{folder}/{name}"
             continue
         suffix = next((suffix for suffix in SUFFIXES if name.endswith(suffix)), "")
         module = name.removesuffix(suffix)
         if suffix and module.isidentifier():
-            yield module, os.path.join(folder, name)
+            yield module, f"{folder}/{name}"
 
 
 def _is_regular(place: str) -> bool:

@@ -9,8 +9,8 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
 from email.parser import HeaderParser
 from importlib.machinery import EXTENSION_SUFFIXES
 from typing import Any
@@ -27,7 +27,7 @@ _MAPPING = re.compile(r"^MAPPING\b[^=]*=\s*(\{.*?\})\s*$", re.MULTILINE | re.DOT
 _EXTRA = re.compile(r"""\bextra\s*==\s*["']([^"']+)["']""")
 _VERSION = re.compile(r"-py\d+(\.\d+)*(-.*)?$")
 
-Needs = dict[str, list[tuple[str, tuple[str, ...]]]]
+Needs = dict[str, list[tuple[str, Sequence[str]]]]
 """An extra ("" for none) → (name, its extras) of each distribution that is needed with it, by this interpreter."""
 
 
@@ -40,11 +40,11 @@ class Distribution:
 
     name: str
     version: str
-    modules: tuple[str, ...] = ()
-    needs: Needs | None = None
-    scripts: tuple[str, ...] = ()
+    modules: Sequence[str] = ()
+    needs: Needs = field(default_factory=dict)
+    scripts: Sequence[str] = ()
     source: str = ""
-    places: tuple[tuple[str, str], ...] = ()
+    places: Sequence[tuple[str, str]] = ()
     """(module, file or folder) of modules that a development install maps by a finder."""
     fault: str = ""
 
@@ -84,16 +84,8 @@ def read(folder: str, entry: str) -> Distribution:
 
 
 def as_json(one: Distribution) -> list[Any]:
-    """A distribution as a memo keeps it."""
+    """A distribution as a memo keeps it; Distribution(*value) gives it back, with lists for tuples."""
     return [getattr(one, name) for name in Distribution.__slots__]
-
-
-def from_json(value: list[Any]) -> Distribution:
-    """The distribution that as_json gave. Raises TypeError or ValueError for anything else."""
-    name, version, modules, needs, scripts, source, places, fault = value
-    whole = {extra: [(other, tuple(extras)) for other, extras in some] for extra, some in needs.items()}
-    mapped = tuple((module, place) for module, place in places)
-    return Distribution(name, version, tuple(modules), whole, tuple(scripts), source, mapped, fault)
 
 
 def _text(path: str) -> str:
@@ -132,9 +124,9 @@ def _needs(required: Iterable[str], extras: Iterable[str]) -> tuple[Needs, str]:
             unread = unread or text
             name = re.match(r"[A-Za-z0-9][\w.-]*", text)
             if name is not None:
-                found[""].append((normal(name[0]), ()))
+                found[""].append((normal(name[0]), []))
             continue
-        entry = (normal(one.name), tuple(sorted(map(normal, one.extras))))
+        entry = (normal(one.name), sorted(map(normal, one.extras)))
         if one.marker is None or one.marker.evaluate({"extra": ""}):
             found[""].append(entry)
             continue
@@ -176,34 +168,32 @@ def _record(path: str) -> list[tuple[str, str]]:
 
 def _brought(folder: str, record: list[tuple[str, str]]) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """The modules and commands among the files of a distribution; of a package its name, of a namespace its parts."""
-    files = [file for file, _ in record]
-    packages = {
-        file.rpartition("/")[0]
-        for file in files
-        if file.rpartition("/")[2].partition(".")[0] == "__init__" and "/" in file
-    }
+    packages = {file.rpartition("/")[0] for file, _ in record if "/__init__." in file}
     regular = {package for package in packages if not _is_namespace(folder, package)}
     modules: dict[str, None] = {}
     scripts: dict[str, None] = {}
-    for file in files:
+    for file, _ in record:
         if file.startswith(("../", "/")):
             if os.path.basename(os.path.dirname(file)) in ("bin", "Scripts"):
                 scripts[os.path.basename(file).removesuffix(".exe")] = None
-            continue
-        suffix = next((suffix for suffix in SUFFIXES if file.endswith(suffix)), "")
-        if suffix:
-            modules[_module(file.removesuffix(suffix), regular)] = None
+        elif file.endswith(SUFFIXES):
+            top = file.partition("/")[0]
+            if top in regular:  # most files of most distributions
+                modules[top] = None
+            else:
+                modules[_module(file, regular)] = None
     return tuple(name for name in modules if all(map(str.isidentifier, name.split(".")))), tuple(scripts)
 
 
 def _module(file: str, regular: set[str]) -> str:
-    """The outermost regular package that a file (without suffix) lies in, else the module itself."""
+    """The outermost regular package that a file lies in, else the module itself."""
     end = file.find("/")
     while end > 0:
         if file[:end] in regular:
             return file[:end].replace("/", ".")
         end = file.find("/", end + 1)
-    return file.removesuffix("/__init__").replace("/", ".")
+    suffix = next(suffix for suffix in SUFFIXES if file.endswith(suffix))
+    return file.removesuffix(suffix).removesuffix("/__init__").replace("/", ".")
 
 
 def _is_namespace(folder: str, package: str) -> bool:

@@ -33,10 +33,10 @@ _HERE = os.path.dirname(os.path.abspath(__file__))
 
 def main() -> int:
     """Run the step that LABMAKE_STEP names, in the working directory; its exit code."""
-    with open(os.environ["LABMAKE_STEP"], encoding="utf-8") as file:
-        step = json.load(file)
     before = frozenset(sys.modules)
     root = os.getcwd()
+    with open(os.environ["LABMAKE_STEP"], encoding="utf-8") as file:
+        step = json.load(file)
     code = run(step)
     if code == 0 and "loaded" in step:
         with open(step["loaded"], "w", encoding="utf-8") as file:
