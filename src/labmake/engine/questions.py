@@ -11,7 +11,6 @@ import json
 import os
 import re
 from collections.abc import Generator, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from labmake.data import slices
@@ -23,6 +22,7 @@ from labmake.engine.services import Services
 from labmake.environment.code_files import Closure, by_bytes
 from labmake.environment.environments import Environment
 from labmake.errors import NoRule, RuleError, StoreError
+from labmake.frozen import frozen
 from labmake.layout import GENERATED, experiment_of, short
 from labmake.model import Digest, Fact, Key, canonical, digest_of
 from labmake.store.digest import Entry, parse_manifest, render_manifest, scan_folder
@@ -285,7 +285,7 @@ def folder_of_files(services: Services, path: str) -> Answer:
     return Answer(services.keep(data) + "/", data, absolute)
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Hash:
     """A request to the scheduler: have a thread hash the file at an absolute path. The answer is what hash_file returns
     or raises."""

@@ -14,21 +14,22 @@ from __future__ import annotations
 
 import os
 import posixpath
-import shutil
 import sys
 from collections.abc import Callable, Iterable, Mapping, MutableMapping, Sequence
-from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from labmake.environment import interpreters, locks, r_packages, required
+from labmake.environment import interpreters, locks
 from labmake.environment.code_closure import Closure
 from labmake.environment.code_files import CodeReader
 from labmake.environment.installed import Installed, folders_of, look, mismatches, plain_digest
 from labmake.environment.interpreters import Python
-from labmake.environment.tools import version_of
 from labmake.errors import RuleError
+from labmake.frozen import frozen
 from labmake.model import Digest, Json
+
+if TYPE_CHECKING:
+    from labmake.environment import r_packages
 
 BUILT_IN = {"labmake.documents.render": ("jinja2", "pypandoc", "typst", "yaml", "font_source_sans_pro")}
 """What labmake's own steps import, by their program. A test compares it with their text."""
@@ -36,7 +37,7 @@ BUILT_IN = {"labmake.documents.render": ("jinja2", "pypandoc", "typst", "yaml", 
 _FLAKE = {"flake.lock": "flake.lock"}
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Environment:
     """An environment's text, and the distributions in it; None if what a step imports beside them does not count."""
 
@@ -44,21 +45,22 @@ class Environment:
     names: tuple[str, ...] | None = None
 
 
-@dataclass
 class _Wanted:
-    """What the code of a step asks for."""
+    """What the code of a step asks for.
 
-    modules: set[str] = field(default_factory=set)
-    words: set[str] = field(default_factory=set)
-    pythons: set[str] = field(default_factory=set)
-    packages: set[str] = field(default_factory=set)
-    languages: set[str] = field(default_factory=set)
-    everything: bool = False
-    """Whether Python code imports what only its run shows, in a process that nobody asks afterwards."""
-    any_package: bool = False
+    `everything`: whether Python code imports what only its run shows, in a process that nobody asks afterwards;
+    `any_package`: whether R code does.
+    """
+
+    def __init__(self, modules: Iterable[str] = ()) -> None:
+        self.modules = set(modules)
+        self.words: set[str] = set()
+        self.pythons: set[str] = set()
+        self.packages: set[str] = set()
+        self.languages: set[str] = set()
+        self.everything = self.any_package = False
 
 
-@dataclass
 class Environments:
     """Finds environments in one state of the machine; make a new one when software may have changed.
 
@@ -67,19 +69,24 @@ class Environments:
     and `asked` learn the paths and variables whose change may change an environment.
     """
 
-    root: str
-    code: CodeReader
-    digest: Callable[[str], Digest]
-    memo: MutableMapping[str, Json]
-    settled: Callable[[int], bool]
-    variables: Mapping[str, str]
-    looked: set[str]
-    asked: dict[str, str | None]
-    _installed: dict[tuple[str, ...], Installed] = field(default_factory=dict)
-    _texts: dict[tuple[str, tuple[str, ...]], list[str]] = field(default_factory=dict)
-    _project: dict[tuple[str, tuple[str, ...]], bool] = field(default_factory=dict)
-    _named: set[str] = field(default_factory=set)
-    """Distributions of this interpreter that an environment of this build names."""
+    def __init__(
+        self,
+        root: str,
+        code: CodeReader,
+        digest: Callable[[str], Digest],
+        memo: MutableMapping[str, Json],
+        settled: Callable[[int], bool],
+        variables: Mapping[str, str],
+        looked: set[str],
+        asked: dict[str, str | None],
+    ) -> None:
+        self.root, self.code, self.digest, self.memo = root, code, digest, memo
+        self.settled, self.variables, self.looked, self.asked = settled, variables, looked, asked
+        self._installed: dict[tuple[str, ...], Installed] = {}
+        self._texts: dict[tuple[str, tuple[str, ...]], list[str]] = {}
+        self._project: dict[tuple[str, tuple[str, ...]], bool] = {}
+        self._named: set[str] = set()
+        """Distributions of this interpreter that an environment of this build names."""
 
     # Environments ------------------------------------------------------------------------------------------------
 
@@ -87,14 +94,14 @@ class Environments:
         """The environment of a step: `recipe` is [kind, file or command, function, experiment, …, interpreter]."""
         kind, what, _, experiment, _, interpreter = recipe
         if kind in ("function", "python", "document"):
-            names = [BUILT_IN[what]] if kind == "document" else []
-            wanted = _Wanted(set(*names))
+            wanted = _Wanted(BUILT_IN[what] if kind == "document" else ())
             if kind != "document":
                 first = posixpath.dirname(self.code.find_recipe_file(what, experiment))
                 self._add_imports(wanted, closure, self.code.roots(first))
             owners = self._owners(self.here, wanted)
             lines = self._distributions(self.here, owners)
-            return self._text([self.here.line, _platform(), *lines], self.here, owners, kind != "document")
+            names = None if kind == "document" else tuple(sorted(owners))
+            return Environment(_text([self.here.line, _platform(), *lines]), names)
         wanted = self._wanted(what if kind == "sh" else interpreter, closure)
         lines = [_platform()]
         for python in self._pythons(wanted):
@@ -102,26 +109,22 @@ class Environments:
             lines += [python.line, *self._distributions(python, names_here)]
         lines += self._r(wanted) if "r" in wanted.languages else []
         lines += self._julia() if "julia" in wanted.languages else []
-        return self._text([*dict.fromkeys(lines), *self._digests(_FLAKE)])
+        return Environment(_text([*dict.fromkeys(lines), *self._digests(_FLAKE)]))
 
     def everything(self) -> Environment:
         """All that is installed, and the other languages' interpreters."""
+        from labmake.environment import r_packages
+
         names = set(self._at(self.here).distributions)
         lines = [self.here.line, _platform(), *self._distributions(self.here, names)]
-        found = self._find_r()
+        found = self._found_r
         if found is not None:
             lines += [f"R {found.version}", *self._r_versions(found, r_packages.all_packages(found))]
-        return self._text([*lines, *self._julia(), *self._digests(_FLAKE)])
+        return Environment(_text([*lines, *self._julia(), *self._digests(_FLAKE)]))
 
     def of_files(self, files: Mapping[str, str]) -> Environment:
         """These project files, by the names that tell them apart, and nothing else."""
-        return self._text(self._digests(files))
-
-    def _text(
-        self, lines: Iterable[str], python: Python | None = None, owners: Iterable[str] = (), discovers: bool = False
-    ) -> Environment:
-        text = "\n".join(lines) + "\n"
-        return Environment(text, tuple(sorted(owners)) if discovers and python is not None else None)
+        return Environment(_text(self._digests(files)))
 
     # What is installed -------------------------------------------------------------------------------------------
 
@@ -215,6 +218,8 @@ class Environments:
 
     def _wanted(self, command: str, closure: Closure) -> _Wanted:
         """What a command and the files it names ask for."""
+        from labmake.environment import required
+
         wanted = _Wanted()
         self._add_imports(wanted, closure, self.code.roots("src"))
         said = [required.in_command(command)]
@@ -255,6 +260,8 @@ class Environments:
         name = posixpath.basename(word)
         if name not in self.own.scripts:
             return False
+        import shutil
+
         path = shutil.which(word, path=self.variables.get("PATH"))
         return path is not None and os.path.dirname(os.path.abspath(path)) == os.path.dirname(
             os.path.abspath(sys.executable)
@@ -262,28 +269,31 @@ class Environments:
 
     # Other languages ---------------------------------------------------------------------------------------------
 
-    def _find_r(self) -> r_packages.R | None:
-        if not self._known_r:
-            self.asked.update({name: os.environ.get(name) for name in r_packages.VARIABLES})
-            found = r_packages.find(self.code.root, "Rscript", self.variables, self.memo, self.digest)
-            self._known_r.append(found)
-            if found is not None:
-                self.looked.update((*found.libraries, *found.watched))
-        return self._known_r[0]
+    @cached_property
+    def _found_r(self) -> r_packages.R | None:
+        from labmake.environment import r_packages
 
-    _known_r: list[r_packages.R | None] = field(default_factory=list)
+        self.asked.update({name: os.environ.get(name) for name in r_packages.VARIABLES})
+        found = r_packages.find(self.code.root, "Rscript", self.variables, self.memo, self.digest)
+        if found is not None:
+            self.looked.update((*found.libraries, *found.watched))
+        return found
 
     def _r(self, wanted: _Wanted) -> list[str]:
         """R's version, and those of the packages that are attached, unless renv.lock, which is code, has them."""
-        found = self._find_r()
+        found = self._found_r
         if found is None:
             return []
         if "renv.lock" in self.locks:
             return [f"R {found.version}"]
+        from labmake.environment import r_packages
+
         packages = r_packages.all_packages(found) if wanted.any_package else wanted.packages
         return [f"R {found.version}", *self._r_versions(found, packages)]
 
     def _r_versions(self, found: r_packages.R, packages: Iterable[str]) -> list[str]:
+        from labmake.environment import r_packages
+
         def about(path: str) -> dict[str, Any]:
             said: dict[str, Any] = self.code.said(path, r_packages.KIND, r_packages.describe)
             return said
@@ -293,6 +303,8 @@ class Environments:
 
     def _julia(self) -> list[str]:
         """Julia's version; its packages' are in Manifest.toml, which is code."""
+        from labmake.environment.tools import version_of
+
         version, watched = version_of("julia", self.variables, self.memo)
         self.looked.update(watched)
         return [f"julia {version}"] if version else []
@@ -330,6 +342,10 @@ class Environments:
         for name in sorted(self._named):
             found += [f"{name} {versions[name]}: {fault}".strip() for fault in self.own.faults(name)]
         return found
+
+
+def _text(lines: Iterable[str]) -> str:
+    return "\n".join(lines) + "\n"
 
 
 def _platform() -> str:

@@ -13,7 +13,6 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMapping, Sequence
-from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
@@ -27,23 +26,23 @@ CODE = (*SUFFIXES, ".pyd", ".pyx")
 """Suffixes of files that are the content of a development install."""
 
 
-@dataclass
 class Installed:
     """The distributions of one path by name, and what imports and commands mean there."""
 
-    distributions: dict[str, list[Distribution]] = field(default_factory=dict)
-    """By normalised name: the first folder's; several if it has more than one version, of which one is stale."""
-    metadata: dict[str, list[str]] = field(default_factory=dict)
-    """By name: the files that its metadata were read from."""
-    modules: dict[str, list[str]] = field(default_factory=dict)
-    """Module or package → the distributions that bring it."""
-    above: dict[str, list[str]] = field(default_factory=dict)
-    """Namespace package → the distributions that have a part of it."""
-    loose: dict[str, str] = field(default_factory=dict)
-    """Module that no distribution brings → its file or folder."""
-    scripts: dict[str, list[str]] = field(default_factory=dict)
-    """Command → the distributions that bring it."""
-    _contents: dict[str, str] = field(default_factory=dict)
+    def __init__(self) -> None:
+        self.distributions: dict[str, list[Distribution]] = {}
+        """By normalised name: the first folder's; several if it has more than one version, of which one is stale."""
+        self.metadata: dict[str, list[str]] = {}
+        """By name: the files that its metadata were read from."""
+        self.modules: dict[str, list[str]] = {}
+        """Module or package → the distributions that bring it."""
+        self.above: dict[str, list[str]] = {}
+        """Namespace package → the distributions that have a part of it."""
+        self.loose: dict[str, str] = {}
+        """Module that no distribution brings → its file or folder."""
+        self.scripts: dict[str, list[str]] = {}
+        """Command → the distributions that bring it."""
+        self._contents: dict[str, str] = {}
 
     def owners(self, module: str) -> list[str]:
         """What an import of a dotted name means: the distributions with the longest match, those of all parts of a

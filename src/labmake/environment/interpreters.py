@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
-import subprocess
 import sys
 from collections.abc import Mapping, MutableMapping
-from dataclasses import dataclass
 
 from labmake.environment.installed import outside, own_path
+from labmake.frozen import frozen
 from labmake.model import Json, digest_of
 
 _ASK = """import sys, json
@@ -20,7 +18,7 @@ VARIABLES = ("PATH", "HOME", "PYTHONPATH", "VIRTUAL_ENV", "CONDA_PREFIX")
 """Variables that decide which interpreter a word starts, and its path."""
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Python:
     """An interpreter: what an environment says of it, where it finds installed modules, files that decide that."""
 
@@ -40,6 +38,8 @@ def named(word: str, root: str, variables: Mapping[str, str], memo: MutableMappi
     labmake's own is known; another is asked once (20 ms), and again when it, its virtual environment or a variable that
     moves its path is another.
     """
+    import shutil
+
     path = shutil.which(word, path=variables.get("PATH"))
     if path is None:
         return None
@@ -73,6 +73,8 @@ def _stamp(path: str) -> list[int]:
 
 
 def _ask(path: str, variables: Mapping[str, str]) -> list[Json] | None:
+    import subprocess
+
     try:
         command = [path, "-c", _ASK]
         said = subprocess.run(command, cwd="/", env=dict(variables), capture_output=True, text=True, check=True)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import tomllib
 from collections.abc import Callable
 from typing import Any
 
@@ -19,7 +18,7 @@ PYTHON = NAMES[:4]
 KIND = "locked 1"
 """Names `locked` in a memo; the number is raised with the code."""
 
-_PINNED = re.compile(r"([A-Za-z0-9][\w.-]*)\s*(?:\[[^\]]*\])?\s*===?\s*([\w.!+-]+)\s*(?:[;#\\].*|--hash.*)?")
+_PINNED = r"([A-Za-z0-9][\w.-]*)\s*(?:\[[^\]]*\])?\s*===?\s*([\w.!+-]+)\s*(?:[;#\\].*|--hash.*)?"
 
 
 def digests(digest: Callable[[str], Digest]) -> dict[str, Digest]:
@@ -40,8 +39,10 @@ def locked(source: bytes, path: str) -> dict[str, list[str]]:
     """
     text = source.decode("utf-8", "replace")
     if path.endswith(".txt"):
-        pairs = [found.groups() for line in text.splitlines() if (found := _PINNED.fullmatch(line.strip()))]
+        pairs = [found.groups() for line in text.splitlines() if (found := re.fullmatch(_PINNED, line.strip()))]
     else:
+        import tomllib
+
         try:
             pairs = list(_packages(tomllib.loads(text)))
         except tomllib.TOMLDecodeError:

@@ -10,11 +10,11 @@ import json
 import os
 import re
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
-from email.parser import HeaderParser
+from dataclasses import field
 from importlib.machinery import EXTENSION_SUFFIXES
 from typing import Any
 
+from labmake.frozen import frozen
 from labmake.model import digest_of
 
 KIND = "distribution 1"
@@ -22,16 +22,16 @@ KIND = "distribution 1"
 
 SUFFIXES = (*EXTENSION_SUFFIXES, ".py")
 
-_NAMESPACE = re.compile(rb"\b(?:extend_path|declare_namespace)\b")
-_MAPPING = re.compile(r"^MAPPING\b[^=]*=\s*(\{.*?\})\s*$", re.MULTILINE | re.DOTALL)
-_EXTRA = re.compile(r"""\bextra\s*==\s*["']([^"']+)["']""")
-_VERSION = re.compile(r"-py\d+(\.\d+)*(-.*)?$")
+_NAMESPACE = rb"\b(?:extend_path|declare_namespace)\b"
+_MAPPING = r"(?ms)^MAPPING\b[^=]*=\s*(\{.*?\})\s*$"
+_EXTRA = r"""\bextra\s*==\s*["']([^"']+)["']"""
+_VERSION = r"-py\d+(\.\d+)*(-.*)?$"
 
 Needs = dict[str, list[tuple[str, Sequence[str]]]]
 """An extra ("" for none) → (name, its extras) of each distribution that is needed with it, by this interpreter."""
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Distribution:
     """An installed distribution. `modules` are the packages and modules that it brings, of a namespace package the
     parts (`google.protobuf`); `scripts` its commands; `source` the folder of a development install, else "" (then
@@ -60,8 +60,10 @@ def read(folder: str, entry: str) -> Distribution:
     name, _, version = entry.rpartition(".")[0].partition("-")
     text = _text(os.path.join(path, "METADATA")) or _text(os.path.join(path, "PKG-INFO")) or _text(path)
     fault = "" if text else "it has no metadata"
+    from email.parser import HeaderParser
+
     headers = HeaderParser().parsestr(text.partition("\n\n")[0])
-    version = str(headers["Version"] or _VERSION.sub("", version)).strip()
+    version = str(headers["Version"] or re.sub(_VERSION, "", version)).strip()
     required = [str(value) for value in headers.get_all("Requires-Dist") or ()] or list(_egg_requires(path))
     needs, unread = _needs(required, [str(extra) for extra in headers.get_all("Provides-Extra") or ()])
     if unread:
@@ -85,7 +87,7 @@ def read(folder: str, entry: str) -> Distribution:
 
 def as_json(one: Distribution) -> list[Any]:
     """A distribution as a memo keeps it; Distribution(*value) gives it back, with lists for tuples."""
-    return [getattr(one, name) for name in Distribution.__slots__]
+    return [one.name, one.version, one.modules, one.needs, one.scripts, one.source, one.places, one.fault]
 
 
 def _text(path: str) -> str:
@@ -131,7 +133,7 @@ def _needs(required: Iterable[str], extras: Iterable[str]) -> tuple[Needs, str]:
             found[""].append(entry)
             continue
         # A marker is evaluated in 80 µs, and scipy's and its like have 2 000 pairs of requirement and extra.
-        named = {normal(extra) for extra in _EXTRA.findall(text)} or wanted[1:]
+        named = {normal(extra) for extra in re.findall(_EXTRA, text)} or wanted[1:]
         for extra in wanted[1:] if "extra" in text else ():
             if extra in named and one.marker.evaluate({"extra": extra}):
                 found.setdefault(extra, []).append(entry)
@@ -206,7 +208,7 @@ def _is_namespace(folder: str, package: str) -> bool:
             start = file.read(2048)
     except OSError:
         return False
-    return len(start) < 2048 and bool(_NAMESPACE.search(start))
+    return len(start) < 2048 and bool(re.search(_NAMESPACE, start))
 
 
 def _entry_points(path: str) -> Iterator[str]:
@@ -238,7 +240,7 @@ def _mapped(folder: str, record: list[tuple[str, str]]) -> Iterator[tuple[str, s
 
     for file, _ in record:
         if file.startswith("__editable__") and file.endswith("_finder.py"):
-            found = _MAPPING.search(_text(os.path.join(folder, file)))
+            found = re.search(_MAPPING, _text(os.path.join(folder, file)))
             try:
                 mapping = ast.literal_eval(found[1]) if found else {}
             except (ValueError, SyntaxError):

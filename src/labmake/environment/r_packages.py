@@ -13,11 +13,11 @@ import shutil
 import subprocess
 import tempfile
 from collections.abc import Callable, Iterable, Mapping, MutableMapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from labmake.environment.required import R_BASE
+from labmake.frozen import frozen
 from labmake.model import Json, digest_of
 
 PROFILE = (".Rprofile",)
@@ -30,7 +30,7 @@ _ASK = 'cat(as.character(getRversion()), R.home("etc"), .libPaths(), sep = "\\n"
 _NAMES = re.compile(r"([A-Za-z][A-Za-z0-9.]*)\s*(?:\([^)]*\))?")
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class R:
     """An R: its version, the folders in which it looks for packages, and the files that decide both."""
 

@@ -18,15 +18,16 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import fields
 
+from labmake.frozen import frozen
 from labmake.model import Digest, Trace, canonical
 
 _MAPPINGS = ("loaded", "locks")
 _FIELDS = tuple(field.name for field in fields(Trace) if field.name not in _MAPPINGS)
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Accepted:
     """Who accepted the result of the action `source` as this one's, why, when (seconds since the epoch), and in what
     the two actions differ."""
@@ -38,7 +39,7 @@ class Accepted:
     different: Sequence[str]
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Kept:
     """A trace with when this store got it (nanoseconds) and whether it supersedes the ones before."""
 
