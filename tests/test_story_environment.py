@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 from site_packages import Site
-from space import Space
+from space import Space, wait_until
 
 from labmake.environment.environments import BUILT_IN
 from labmake.model import digest_of
@@ -246,6 +246,25 @@ def test_a_command_that_a_distribution_brings_is_that_distribution(space: Space,
     assert "cmd 1 → 2" in space.run("why", "data/a.txt", env=env)
 
 
+def test_a_command_of_another_virtual_environment_is_a_distribution_there(space: Space, tmp_path: Path) -> None:
+    venv.create(tmp_path / "venv", symlinks=True)
+    (folder,) = (tmp_path / "venv" / "lib").glob("python*/site-packages")
+    tool = tmp_path / "venv" / "bin" / "run-theirs"
+    tool.write_text("#!/bin/sh\necho theirs\n")
+    tool.chmod(0o755)
+    env = {"PATH": f"{tool.parent}{os.pathsep}{os.environ['PATH']}"}
+
+    def install(version: str) -> None:
+        points = {f"theirs-{version}.dist-info/entry_points.txt": "[console_scripts]\nrun-theirs = theirs:main\n"}
+        Site(folder).install("theirs", version, {"theirs.py": "", **points})
+
+    install("1")
+    space.write("script.py", "rule('data/a.txt', run=sh('run-theirs > {out}'))")
+    space.build(env=env)
+    install("2")
+    assert "theirs 1 → 2" in space.run("why", "data/a.txt", env=env)
+
+
 def test_another_python_on_the_path_has_packages_of_its_own(space: Space, tmp_path: Path) -> None:
     venv.create(tmp_path / "venv", symlinks=True)
     (folder,) = (tmp_path / "venv" / "lib").glob("python*/site-packages")
@@ -385,3 +404,35 @@ def test_metadata_that_are_written_in_place_are_seen(space: Space, site: Site) -
     (info / "METADATA").write_text("Name: lib\nVersion: 1.5\n")
     space.build()
     assert space.ran == ["data/a.txt"]
+
+
+def test_an_upgrade_while_a_build_runs_stops_it_before_another_step_starts(space: Space, site: Site) -> None:
+    site.install("lib", "1", {"lib.py": "V = 1"})
+    space.write(
+        "script.py",
+        f"""
+        import lib
+
+        @rule("data/first.txt")
+        def first():
+            import pathlib, time
+            pathlib.Path({str(space.notes)!r}).write_text("started")
+            while not pathlib.Path({str(space.notes)!r} + ".go").exists():
+                time.sleep(0.01)
+            return "1"
+
+        @rule("data/second.txt", first="data/first.txt")
+        def second(first):
+            return str(lib.V)
+        """,
+    )
+    running = space.start("build", "-j1")
+    wait_until(space.notes.exists)
+    time.sleep(1.1)
+    site.install("lib", "2", {"lib.py": "V = 2"})
+    Path(f"{space.notes}.go").touch()
+    done = running.end(code=1)
+    assert "lib was changed while the build runs" in done and "Traceback" not in done
+    assert not space.exists("data/second.txt")
+    space.build()
+    assert space.read("data/second.txt") == "2"

@@ -103,6 +103,7 @@ class Runner(Generic[T]):
     def _grant(self, job: Job) -> bool:
         """Whether a job may start now: nobody runs its action, and since it was looked up nobody has."""
         action = job["action"]
+        self._services.environments.check()
         if not self._leases.take(action):
             self._elsewhere[action] = job["id"], time.monotonic()
             self._leases.when_free(action, self._tell)

@@ -15,6 +15,7 @@ from __future__ import annotations
 import os
 import posixpath
 import sys
+import time
 from collections.abc import Callable, Iterable, Mapping, MutableMapping, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -24,7 +25,7 @@ from labmake.environment.code_closure import Closure
 from labmake.environment.code_files import CodeReader
 from labmake.environment.installed import Installed, folders_of, look, mismatches, plain_digest
 from labmake.environment.interpreters import Python
-from labmake.errors import RuleError
+from labmake.errors import LabmakeError, RuleError
 from labmake.frozen import frozen
 from labmake.model import Digest, Json
 
@@ -33,6 +34,9 @@ if TYPE_CHECKING:
 
 BUILT_IN = {"labmake.documents.render": ("jinja2", "pypandoc", "typst", "yaml", "font_source_sans_pro")}
 """What labmake's own steps import, by their program. A test compares it with their text."""
+
+EVERY = 1.0
+"""Seconds after which a build looks again whether somebody installs something."""
 
 _FLAKE = {"flake.lock": "flake.lock"}
 
@@ -87,6 +91,10 @@ class Environments:
         self._project: dict[tuple[str, tuple[str, ...]], bool] = {}
         self._named: set[str] = set()
         """Distributions of this interpreter that an environment of this build names."""
+        self._used: set[str] = set()
+        """Those, and what steps were found to have loaded."""
+        self._stamps: dict[str, int] = {}
+        self._checked = 0.0
 
     # Environments ------------------------------------------------------------------------------------------------
 
@@ -135,6 +143,8 @@ class Environments:
 
     def _at(self, python: Python) -> Installed:
         if python.path not in self._installed:
+            if python.path == self.here.path:
+                self._stamps = {folder: _stamp(folder) for folder in python.path}
             self._installed[python.path] = look(python.path, self.root, self.memo, self.settled)
             self.looked.update(python.path)
             self.looked.update(python.watched)
@@ -148,7 +158,31 @@ class Environments:
     def versions(self, names: Iterable[str]) -> dict[str, str]:
         """The versions of distributions of labmake's interpreter as installed, "" of those that are not."""
         self._watch(self.own, names)
+        self._used.update(names)
         return {name: self.own.version(name, self.digest) for name in names}
+
+    def check(self) -> None:
+        """Raise LabmakeError if a distribution that this build uses has been changed since it was looked at.
+
+        Called before each step, it looks at the folders once in EVERY seconds.
+        """
+        now = time.monotonic()
+        if now - self._checked < EVERY or not self._stamps:
+            return
+        self._checked = now
+        stamps = {folder: _stamp(folder) for folder in self._stamps}
+        if stamps == self._stamps:
+            return
+        fresh = look(self.here.path, self.root, self.memo, self.settled)
+        for name in sorted(self._used):
+            old, new = self.own.version(name, self.digest), fresh.version(name, self.digest)
+            if old != new:
+                raise LabmakeError(
+                    f"{name} was changed while the build runs",
+                    [("when it began", old or "not installed"), ("now", new or "not installed")],
+                    ["build again: what was made until now is kept"],
+                )
+        self._stamps = stamps
 
     def told_to_workers(self) -> Callable[[list[str] | None, list[str]], Mapping[str, str]]:
         """A function for other processes, which cannot use this build's memo: the versions of the distributions that
@@ -173,6 +207,7 @@ class Environments:
             self._watch(installed, key[1])
             if python.path == self.here.path:
                 self._named.update(key[1])
+                self._used.update(key[1])
             self._texts[key] = [f"{name} {installed.version(name, self.digest)}" for name in key[1]]
         return self._texts[key]
 
@@ -245,27 +280,33 @@ class Environments:
         return wanted
 
     def _pythons(self, wanted: _Wanted) -> list[Python]:
-        """The interpreters that a command starts; labmake's own if it names none and runs Python, or a command that
-        lies beside it."""
+        """The interpreters that a command starts, or that run a program which it starts."""
         words = sorted(wanted.pythons) or (["python3"] if "python" in wanted.languages else [])
         if words:
             self.asked.update({name: os.environ.get(name) for name in interpreters.VARIABLES})
         found = [interpreters.named(word, self.root, self.variables, self.memo) for word in words]
-        if any(self._is_beside(word) for word in wanted.words):
-            found.append(self.here)
+        found += [python for word in wanted.words for python in self._bringing(posixpath.basename(word))]
         return list(dict.fromkeys(python or self.here for python in found))
 
-    def _is_beside(self, word: str) -> bool:
-        """Whether a word of a command is a program that a distribution of this interpreter brings."""
-        name = posixpath.basename(word)
-        if name not in self.own.scripts:
-            return False
+    def _bringing(self, program: str) -> list[Python]:
+        """The interpreter that a program runs in which one of its distributions has brought."""
         import shutil
 
-        path = shutil.which(word, path=self.variables.get("PATH"))
-        return path is not None and os.path.dirname(os.path.abspath(path)) == os.path.dirname(
-            os.path.abspath(sys.executable)
-        )
+        known = [(folder, one) for folder, one in self._on_path if program in self._at(one).scripts]
+        path = shutil.which(program, path=self.variables.get("PATH")) if known else None
+        return [one for folder, one in known if path is not None and os.path.dirname(os.path.abspath(path)) == folder]
+
+    @cached_property
+    def _on_path(self) -> list[tuple[str, Python]]:
+        """The folders of PATH that belong to labmake's interpreter or to a virtual environment, with that one."""
+        found = []
+        for folder in dict.fromkeys(map(os.path.abspath, self.variables.get("PATH", "").split(os.pathsep))):
+            if folder == os.path.dirname(os.path.abspath(sys.executable)):
+                found.append((folder, self.here))
+            elif os.path.exists(os.path.join(os.path.dirname(folder), "pyvenv.cfg")):
+                one = interpreters.named(os.path.join(folder, "python"), self.root, self.variables, self.memo)
+                found += [] if one is None else [(folder, one)]
+        return found
 
     # Other languages ---------------------------------------------------------------------------------------------
 
@@ -342,6 +383,13 @@ class Environments:
         for name in sorted(self._named):
             found += [f"{name} {versions[name]}: {fault}".strip() for fault in self.own.faults(name)]
         return found
+
+
+def _stamp(folder: str) -> int:
+    try:
+        return os.stat(folder).st_mtime_ns
+    except OSError:
+        return 0
 
 
 def _text(lines: Iterable[str]) -> str:

@@ -84,15 +84,19 @@ def _ask(root: Path, path: str, variables: Mapping[str, str]) -> list[str] | Non
         for name in PROFILE:
             if (root / name).is_file():
                 shutil.copyfile(root / name, os.path.join(folder, name))
-        command = [path, "-e", _ASK]
-        try:
-            said = subprocess.run(command, cwd=folder, env=dict(variables), capture_output=True, text=True, check=True)
-        except (OSError, subprocess.CalledProcessError):
-            return None
-    lines = [line for line in said.stdout.splitlines() if line.strip()]
-    while lines and not re.fullmatch(r"\d+(\.\d+)+", lines[0]):  # a profile may print, too
-        lines = lines[1:]
-    return lines if len(lines) > 1 else None
+        # A profile may need more of the project than is here (renv's does): then R tells where it looks without it.
+        for more in ([], ["--no-init-file"]):
+            command = [path, *more, "-e", _ASK]
+            try:
+                said = subprocess.run(command, cwd=folder, env=dict(variables), capture_output=True, text=True)
+            except OSError:
+                return None
+            lines = [line for line in said.stdout.splitlines() if line.strip()]
+            while lines and not re.fullmatch(r"\d+(\.\d+)+", lines[0]):  # a profile may print, too
+                lines = lines[1:]
+            if said.returncode == 0 and len(lines) > 1:
+                return lines
+    return None
 
 
 def versions(r: R, packages: Iterable[str], about: Callable[[str], Mapping[str, Any]]) -> dict[str, str]:
