@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import ast
+import importlib.metadata
 import os
+import subprocess
 import sys
 import time
 import venv
@@ -13,7 +15,8 @@ import pytest
 from site_packages import Site
 from space import Space, wait_until
 
-from labmake.environment.environments import BUILT_IN
+from labmake.environment.code_files import Closure, CodeReader
+from labmake.environment.environments import BUILT_IN, Environments
 from labmake.model import digest_of
 from labmake.store.live import view
 
@@ -436,3 +439,57 @@ def test_an_upgrade_while_a_build_runs_stops_it_before_another_step_starts(space
     assert not space.exists("data/second.txt")
     space.build()
     assert space.read("data/second.txt") == "2"
+
+
+def test_a_result_is_kept_under_other_software_that_only_its_run_showed(space: Space, site: Site) -> None:
+    site.install("plug-in", "1", {"plugin/__init__.py": "VERSION = 'in 1'"})
+    space.write("script.py", DYNAMIC)
+    space.build("data/in.txt")
+    site.install("plug-in", "2", {"plugin/__init__.py": "VERSION = 'in 2'"})
+    assert "plug-in 1 → 2" in space.run("keep", "data/in.txt", "-m", "the same")
+    space.build("data/in.txt")
+    assert space.ran == [] and space.read("data/in.txt") == "in 1"
+    assert "kept by" in space.why("data/in.txt")
+
+
+def test_what_loads_an_input_by_its_annotation_counts_though_no_code_imports_it(space: Space) -> None:
+    space.write("./table.csv", "a,b\n1,2\n")
+    space.write(
+        "script.py",
+        """
+        @rule("data/a.txt", table="./table.csv")
+        def a(table: pandas.DataFrame):
+            return str(len(table))
+        """,
+    )
+    space.build()
+    seen = view(space.root / ".git" / "labmake" / "store")
+    (trace,) = [trace for kind, key in seen.places if kind == "T" for trace, _ in seen.traces(key)]
+    assert trace.loaded["pandas"] == importlib.metadata.version("pandas") and "numpy" in trace.loaded
+    assert not {"ruff", "pytest", "labmake", "setuptools"} & trace.loaded.keys()
+
+
+def test_a_document_has_the_software_that_renders_it(space: Space) -> None:
+    around = environments(space.root)
+    found = around.of_step(["document", "labmake.documents.render", "", "", [], ""], Closure())
+    names = {line.partition(" ")[0] for line in found.text.splitlines()}
+    assert {"python", "platform", "jinja2", "markupsafe", "typst", "pypandoc-binary"} <= names
+    assert not {"numpy", "flake.lock", "R"} & names and found.names is None
+
+
+def environments(root: Path) -> Environments:
+    """The environments of a project, as a build finds them."""
+
+    def digest(path: str) -> str:
+        return digest_of((root / path).read_bytes())
+
+    return Environments(
+        str(root), CodeReader(root, digest, {}), digest, {}, lambda _: True, dict(os.environ), set(), {}
+    )
+
+
+def test_packaging_and_its_kin_are_no_part_of_a_short_command() -> None:
+    """What reads metadata costs more to import than a whole null build."""
+    code = "import sys, labmake.cli.session; print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert not {"packaging", "email.parser", "tomllib", "labmake.environment.r_packages"} & set(done.stdout.split())
