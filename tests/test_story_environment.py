@@ -5,20 +5,24 @@ from __future__ import annotations
 import ast
 import importlib.metadata
 import os
+import shutil
 import subprocess
 import sys
 import time
 import venv
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from site_packages import Site
 from space import Space, wait_until
 
+from labmake.engine.nodes import fact_text, parse_fact
 from labmake.environment.code_files import Closure, CodeReader
 from labmake.environment.environments import BUILT_IN, Environments
 from labmake.model import digest_of
 from labmake.store.live import view
+from labmake.store.state import State
 
 
 @pytest.fixture
@@ -493,3 +497,22 @@ def test_packaging_and_its_kin_are_no_part_of_a_short_command() -> None:
     code = "import sys, labmake.cli.session; print(*sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert not {"packaging", "email.parser", "tomllib", "labmake.environment.r_packages"} & set(done.stdout.split())
+
+
+def test_a_fact_that_asked_for_the_whole_environment_is_decided_again(space: Space) -> None:
+    space.write("script.py", "@rule('data/a.txt')\ndef a(): return 'a'")
+    space.build()
+    (database,) = (space.root / ".git/labmake/state").glob("*.db")
+    state = State.open(database)
+    for node, text in state.facts().items():
+        fact = parse_fact(text)
+        assert fact is not None
+        groups = [
+            [(key.partition(" ")[0] if key.startswith("?env") else key, said) for key, said in group]
+            for group in fact.groups
+        ]
+        state.put_facts({node: fact_text(replace(fact, groups=tuple(map(tuple, groups))))})
+    state.close()
+    shutil.rmtree(space.root / ".git/labmake/state/gear1", ignore_errors=True)
+    space.build()
+    assert space.ran == [] and "Traceback" not in space.last

@@ -103,7 +103,7 @@ def environment_of(services: Services, text: str) -> Environment:
     """The environment that a question asks for."""
     found = services.surroundings.get(text)
     if found is None:
-        if text == "all":
+        if text in ("all", ""):  # facts of the first builds asked without a word
             found = services.environments.everything()
         elif text.startswith("files "):
             found = services.environments.of_files(json.loads(text[6:]))

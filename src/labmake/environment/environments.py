@@ -16,7 +16,7 @@ import os
 import posixpath
 import sys
 import time
-from collections.abc import Callable, Iterable, Mapping, MutableMapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, MutableMapping, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -155,7 +155,7 @@ class Environments:
         """What is installed for Python steps."""
         return self._at(self.here)
 
-    def versions(self, names: Iterable[str]) -> dict[str, str]:
+    def versions(self, names: Collection[str]) -> dict[str, str]:
         """The versions of distributions of labmake's interpreter as installed, "" of those that are not."""
         self._watch(self.own, names)
         self._used.update(names)
