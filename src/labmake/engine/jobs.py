@@ -7,7 +7,6 @@ import os
 import shlex
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from labmake.engine.commands import as_word, check_names, fill
@@ -16,6 +15,7 @@ from labmake.engine.plan import amount, duration
 from labmake.engine.rulebook import Match
 from labmake.engine.services import Services
 from labmake.errors import RuleError, Where
+from labmake.executors.process import PYSTEP
 from labmake.executors.resources import Request
 from labmake.layout import Project
 from labmake.model import Action, Digest, Input, Recipe
@@ -181,8 +181,7 @@ def _command(action: Action, binding: Mapping[str, str], lists: Mapping[str, lis
         return [sys.executable, "-P", "-m", recipe.text]
     if recipe.kind == "script":
         return [*shlex.split(recipe.interpreter), recipe.text, *_arguments(action, binding)]
-    program = Path(__file__).parent.parent / "executors" / "pystep.py"
-    return [sys.executable, "-P", str(program)]
+    return list(PYSTEP)
 
 
 def check_holes(recipe: Recipe, names: Sequence[str]) -> None:
