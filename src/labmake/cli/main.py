@@ -145,6 +145,27 @@ def logs(target: str, follow: bool, experiment: str | None) -> int:
 
 
 @command.command()
+@click.argument("target", shell_complete=_complete)
+@click.option("--keep", is_flag=True, help="Keep the folder when the shell is left.")
+@_EXPERIMENT
+def shell(target: str, keep: bool, experiment: str | None) -> int:
+    """A shell in the step folder of TARGET, with its inputs, its variables, and its command in the history."""
+    from labmake.cli.shelling import run_shell
+
+    return run_shell(target, experiment, keep)
+
+
+@command.command()
+@click.argument("target", shell_complete=_complete)
+@_EXPERIMENT
+def debug(target: str, experiment: str | None) -> int:
+    """Run TARGET's step again in this terminal, with pdb where it fails; nothing is recorded."""
+    from labmake.cli.debugging import run_debug
+
+    return run_debug(target, experiment)
+
+
+@command.command()
 @_EXPERIMENT
 def rules(experiment: str | None) -> int:
     """Every rule of the experiment: what it makes, how, and where it is written."""

@@ -36,6 +36,7 @@ from labmake.store.place import place_file, place_folder, place_moved
 LOG_LIMIT = 4 << 20
 """Bytes of a log that are kept with the trace: its beginning and its end."""
 
+
 class Worker:
     """The state of one worker: its folder, its store, what all its steps share of the environment."""
 
