@@ -37,7 +37,7 @@ def home(space: Space) -> Path:
 def shell(space: Space, *words: str, program: str = "bash", **env: str) -> Terminal:
     """A terminal with a shell that is ready."""
     home_of = {"HOME": str(home(space)), "SHELL": shutil.which(program) or program, "PATH": os.environ["PATH"]}
-    terminal = Terminal(space, "shell", *words, columns=180, **{**home_of, **env})
+    terminal = Terminal(space, "shell", *words, columns=400, **{**home_of, **env})
     terminal.until(lambda text: "(step)" in text)
     return terminal
 

@@ -146,6 +146,18 @@ def logs(target: str, follow: bool, experiment: str | None) -> int:
 
 @command.command()
 @click.argument("target", shell_complete=_complete)
+@click.argument("path", required=False)
+@click.option("-f", "--follow", is_flag=True, help="Go on with what is written to PATH until the step ends.")
+@_EXPERIMENT
+def peek(target: str, path: str | None, follow: bool, experiment: str | None) -> int:
+    """What TARGET's running step has written so far: its files, or with PATH the content of one."""
+    from labmake.cli.peeking import run_peek
+
+    return run_peek(target, path, experiment, follow)
+
+
+@command.command()
+@click.argument("target", shell_complete=_complete)
 @click.option("--keep", is_flag=True, help="Keep the folder when the shell is left.")
 @_EXPERIMENT
 def shell(target: str, keep: bool, experiment: str | None) -> int:
@@ -163,6 +175,16 @@ def debug(target: str, experiment: str | None) -> int:
     from labmake.cli.debugging import run_debug
 
     return run_debug(target, experiment)
+
+
+@command.command("run", context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False})
+@click.argument("file", type=click.Path())
+@click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
+def run_script(file: str, arguments: tuple[str, ...]) -> None:
+    """Run FILE, a one-off script, with the project's modules, in the working directory; nothing is recorded."""
+    from labmake.cli.running import run_file
+
+    run_file(file, arguments)
 
 
 @command.command()

@@ -115,7 +115,7 @@ class Worker:
             os.write(self.log, f"labmake: cannot start {command[0]}: {error.strerror}\n".encode())
             return Ended(127, 0.0, 0, False)
         try:
-            return self.waiting.wait(pid, job["seconds"], lambda: self._note(job))
+            return self.waiting.wait(pid, job["seconds"], lambda: self._note(job, box))
         finally:
             os.chdir(self.base)
 
@@ -128,9 +128,11 @@ class Worker:
         shutil.rmtree(self.scratch, ignore_errors=True)
         os.mkdir(self.scratch)
 
-    def _note(self, job: Message) -> None:
-        """Say in the file `job` whose log lies beside it, for `labmake logs -f`; empty when no step runs."""
-        told = {key: job[key] for key in ("id", "action", "failed", "targets")} | {"secret": bool(job["secrets"])}
+    def _note(self, job: Message, box: Box) -> None:
+        """Say in the file `job` whose log lies beside it and which step folder, for `labmake logs -f` and `labmake
+        peek`; empty when no step runs."""
+        told = {key: job[key] for key in ("id", "action", "failed", "targets", "outputs")}
+        told |= {"secret": bool(job["secrets"]), "folder": box.path, "since": time.time()}
         try:
             os.pwrite(self.job, json.dumps(told).encode(), 0)
         except OSError:  # nobody's result depends on it
