@@ -15,9 +15,11 @@ from labmake.cli.events import VERSION, Events
 from labmake.cli.foreseen import send_foreseen, tell_foreseen
 from labmake.cli.progress import Progress
 from labmake.cli.session import Session, default_targets, resolve, session
+from labmake.cli.setting import settings_of, unused
 from labmake.engine.build import Build, Outcome
 from labmake.engine.reach import reachable, recipe_errors, sources
 from labmake.engine.services import Options, Services
+from labmake.engine.settings import Settings
 from labmake.engine.stale import remove_stale
 from labmake.engine.times import Times
 from labmake.engine.watched import keep_snapshot
@@ -46,6 +48,8 @@ class Wishes:
     json: bool = False
     budget: str = "10m"
     """How long a build may take without being asked for, as a duration."""
+    settings: Sequence[str] = ()
+    """Each a pattern of targets and what is set for them, joined by NUL."""
     question: str = ""
     """What gear 1 calls this command (see engine.snapshot); "" if it shall not answer it."""
     changed: str | None = None
@@ -94,6 +98,8 @@ def _build(opened: Session, wishes: Wishes, told: Progress | Events, budget: flo
             gone = remove_stale(opened.services, build, opened.experiment, None if wave is None else wave.nodes)
         for error in errors:
             told.failed("", error)
+        for line in unused(options.settings) if good and not wishes.dry else ():
+            told.note(line)
     finally:
         build.close()
         told.end()
@@ -154,6 +160,7 @@ def _options(opened: Session, wishes: Wishes, targets: Sequence[str]) -> Options
         force=frozenset(force),
         discard_edits=wishes.discard_edits,
         fail_fast=wishes.fail_fast,
+        settings=settings_of(opened, wishes.settings, targets) if wishes.settings else Settings(),
     )
 
 

@@ -8,9 +8,10 @@ Exit codes: 0 all well, 1 a step failed, 2 the command line or a rule cannot be,
 
 from __future__ import annotations
 
+import re
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import click
@@ -85,7 +86,30 @@ _EXPERIMENT = click.option(
 )
 
 
-@command.command()
+class _Build(click.Command):
+    """A command whose `--set` takes a pattern and all the NAME=VALUE words that follow it."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        return super().parse_args(ctx, list(_sets_joined(args)))
+
+
+def _sets_joined(args: list[str]) -> Iterator[str]:
+    """The words of a command line with each `--set` and what belongs to it as one word, its parts joined by NUL."""
+    words = list(args)
+    while words:
+        word = words.pop(0)
+        if word == "--":
+            yield from [word, *words]
+            return
+        if word == "--set" and words:
+            word = f"--set={words.pop(0)}"
+        if word.startswith("--set="):
+            while words and re.match(r"[a-z_]+=", words[0]):
+                word += f"\0{words.pop(0)}"
+        yield word
+
+
+@command.command(cls=_Build)
 @click.argument("targets", nargs=-1, shell_complete=_complete)
 @click.option("-j", "--jobs", type=click.IntRange(1), default=None, metavar="N", help="Steps at once (all processors).")
 @click.option("-n", "--dry-run", "dry", is_flag=True, help="Say what would be made, and make nothing.")
@@ -95,6 +119,14 @@ _EXPERIMENT = click.option(
 @click.option("-y", "--yes", is_flag=True, help="Answer yes to questions.")
 @click.option("-q", "--quiet", is_flag=True, help="Tell only failures and the end.")
 @click.option("--json", is_flag=True, help="Tell what happens as events on stdout, a JSON object a line.")
+@click.option(
+    "--set",
+    "settings",
+    multiple=True,
+    metavar="PATTERN NAME=VALUE…",
+    shell_complete=_complete,
+    help="What the steps of these targets book, in this build.",
+)
 @click.option("--budget", metavar="TIME", default="10m", envvar="LABMAKE_BUDGET", help="Ask before longer work (10m).")
 @_EXPERIMENT
 def build(jobs: int | None, **words: Any) -> int:

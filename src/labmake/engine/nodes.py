@@ -289,7 +289,8 @@ def _from_store_or_run(
             return WouldRun("run", reason or "its action changed")
         for path in match.outputs.values():
             places.make_way(services, path, fact)
-        wanted = request(decided.options)
+        granted = options.settings.over(decided.options, match)
+        wanted = request(granted)
         order = {**job(services, match, action, decided.options, forced), "seconds": wanted.seconds, "looked": looked}
         if before is not None and not before["ok"]:
             raise step_error(services, match, action, order, before)
@@ -304,7 +305,7 @@ def _from_store_or_run(
             return None
         tried += 1
         passing = may_pass(answer)
-        if passing and tried <= decided.options.get("retries", 0):
+        if passing and tried <= granted.get("retries", 0):
             name = short(match.node, match.experiment)
             services.reporter.note(f"again     {name}: attempt {tried} failed, {passing}")
             continue
