@@ -6,7 +6,6 @@ import gc
 import sys
 import time
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass
 
 import click
 
@@ -15,7 +14,6 @@ from labmake.cli.events import VERSION, Events
 from labmake.cli.foreseen import send_foreseen, tell_foreseen
 from labmake.cli.progress import Progress
 from labmake.cli.session import Session, default_targets, resolve, session
-from labmake.cli.setting import settings_of, unused
 from labmake.engine.build import Build, Outcome
 from labmake.engine.reach import reachable, recipe_errors, sources
 from labmake.engine.services import Options, Services
@@ -24,7 +22,8 @@ from labmake.engine.stale import remove_stale
 from labmake.engine.times import Times
 from labmake.engine.watched import keep_snapshot
 from labmake.engine.wave import Wave, keep_changed, keep_wave, spread
-from labmake.errors import INTERRUPTED, DataChanged, LabmakeError, StepFailed, exit_code
+from labmake.errors import INTERRUPTED, DataChanged, LabmakeError, Restart, StepFailed, exit_code
+from labmake.frozen import frozen
 from labmake.layout import short
 
 COLLECT_EVERY = 100_000
@@ -32,7 +31,7 @@ COLLECT_EVERY = 100_000
 looking through them every 700 takes a tenth of its time."""
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Wishes:
     """What the command line of a build said."""
 
@@ -54,6 +53,8 @@ class Wishes:
     """What gear 1 calls this command (see engine.snapshot); "" if it shall not answer it."""
     changed: str | None = None
     """The paths that gear 1 found changed, a line each; None if it could not tell."""
+    seeded: bool = True
+    """Whether the hash seed is fixed: plans and rule files are only run with it."""
     looked: Callable[[Services, Build], None] | None = None
     """Called when the build has ended, however it did; for `labmake watch`."""
 
@@ -98,8 +99,8 @@ def _build(opened: Session, wishes: Wishes, told: Progress | Events, budget: flo
             gone = remove_stale(opened.services, build, opened.experiment, None if wave is None else wave.nodes)
         for error in errors:
             told.failed("", error)
-        for line in unused(options.settings) if good and not wishes.dry else ():
-            told.note(line)
+        for pattern in options.settings.unused if good and not wishes.dry else ():
+            told.note(f"--set {pattern}: no step of these had to run")
     finally:
         build.close()
         told.end()
@@ -127,10 +128,15 @@ def _build(opened: Session, wishes: Wishes, told: Progress | Events, budget: flo
 
 
 def _wave(opened: Session, wishes: Wishes) -> Wave | None:
-    """What the paths that gear 1 found changed can reach; None if everything has to be looked at."""
-    if wishes.changed is None or not wishes.question or wishes.dry or wishes.force:
-        return None
-    wave = spread(opened.services, wishes.question, wishes.changed.split("\n"))
+    """What the paths that gear 1 found changed can reach; None if everything has to be looked at.
+
+    Raises Restart if rule files have to be run for it, and the hash seed is not fixed.
+    """
+    wave = None
+    if wishes.changed is not None and wishes.question and not wishes.dry and not wishes.force:
+        wave = spread(opened.services, wishes.question, wishes.changed.split("\n"))
+    if not wishes.seeded and (wave is None or len(wave.matches) < len(wave.nodes)):
+        raise Restart
     if wave is not None:
         opened.services.rulebook.know(wave.matches)
     return wave
@@ -160,8 +166,16 @@ def _options(opened: Session, wishes: Wishes, targets: Sequence[str]) -> Options
         force=frozenset(force),
         discard_edits=wishes.discard_edits,
         fail_fast=wishes.fail_fast,
-        settings=settings_of(opened, wishes.settings, targets) if wishes.settings else Settings(),
+        settings=_settings(opened, wishes, targets),
     )
+
+
+def _settings(opened: Session, wishes: Wishes, targets: Sequence[str]) -> Settings:
+    if not wishes.settings:
+        return Settings()
+    from labmake.cli.setting import settings_of  # which few builds need
+
+    return settings_of(opened, wishes.settings, targets)
 
 
 def available_cpus() -> int:

@@ -10,7 +10,6 @@ import subprocess
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -27,11 +26,12 @@ from labmake.engine.rulebook import Match
 from labmake.engine.services import Options
 from labmake.errors import INTERRUPTED, LabmakeError, Misuse, exit_code
 from labmake.executors.byhand import ByHand, booked, lay
+from labmake.frozen import frozen
 from labmake.layout import short
 from labmake.store.digest import FileChanged
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Laid:
     """A step laid for a person: its target's short name, what was laid, its job, and where the project's root is.
 

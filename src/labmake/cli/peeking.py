@@ -7,7 +7,6 @@ import stat
 import sys
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
@@ -23,12 +22,13 @@ from labmake.engine.rulebook import Match
 from labmake.engine.services import Options
 from labmake.errors import Misuse, NoRule, printable
 from labmake.executors.running import Running, job_of
+from labmake.frozen import frozen
 from labmake.layout import short
 
 CHUNK = 1 << 20
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Written:
     """A file in a running step's outputs: its place in the step folder, bytes, and when it was last written."""
 

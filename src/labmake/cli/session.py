@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-import subprocess
 import sys
 from collections.abc import Iterable, Iterator, MutableMapping
 from contextlib import contextmanager
@@ -220,6 +219,8 @@ def _named_experiment(project: Project, here: Path, word: str) -> str:
 
 def current_branch(project: Project) -> str:
     """The branch that is checked out; "" without git or with a detached head."""
+    import subprocess
+
     try:
         said = subprocess.run(
             ["git", "symbolic-ref", "--quiet", "--short", "HEAD"],

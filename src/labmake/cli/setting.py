@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from labmake.api import LATER, OPTIONS
@@ -81,10 +81,3 @@ def _fits_nothing(setting: Setting, patterns: dict[str, Any]) -> LabmakeError:
     facts += [("nearest", f"{pattern}   {patterns[pattern]}") for pattern in nearest(setting.pattern, patterns)]
     advice = "a pattern is of short paths or of paths from the root; * is within a name, ** any folders"
     return NoRule("--set names no target", facts, [advice])
-
-
-def unused(settings: Settings) -> Iterator[str]:
-    """What to tell of settings with which no step was run."""
-    for setting in settings.all:
-        if setting.pattern not in settings.used:
-            yield f"--set {printable(setting.pattern)}: no step of these had to run"

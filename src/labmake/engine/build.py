@@ -72,8 +72,7 @@ class Reached(Protocol):
 
     @property
     def nodes(self) -> frozenset[str]: ...
-    @property
-    def owners(self) -> dict[str, str]: ...
+    def owner(self, path: str) -> str: ...
 
 
 class Agreement(Protocol):
@@ -205,7 +204,7 @@ class Build:
 
     def _is_settled(self, path: str, reached: Reached) -> bool:
         """Answer a target that no change can reach from its fact."""
-        node = reached.owners.get(path, path)
+        node = reached.owner(path)
         fact = None if node in reached.nodes else self.fact(node)
         if fact is None:
             return False

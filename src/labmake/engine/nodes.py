@@ -14,7 +14,7 @@ from __future__ import annotations
 import json
 import zlib
 from collections.abc import Generator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 from labmake.engine import inputs as asking
@@ -30,6 +30,7 @@ from labmake.engine.rulebook import Match
 from labmake.engine.services import Options, Services
 from labmake.errors import LabmakeError
 from labmake.executors.resources import Request
+from labmake.frozen import frozen
 from labmake.layout import Places, short
 from labmake.model import Action, Digest, Fact, Key, Recipe, Step, Trace, canonical
 from labmake.store.digest import FileChanged
@@ -38,7 +39,7 @@ TRIES = 3
 """How often a step is queued again because a source changed while it ran, before that is an error."""
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Run:
     """A request to the scheduler: have a worker run this job."""
 
@@ -47,12 +48,12 @@ class Run:
     why: str
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Again:
     """The scheduler's answer to a second node with an action that has just run: look for its trace."""
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Made:
     """A node's targets with their digests, how they came to be (fresh, restored, ran), and the fact."""
 
@@ -61,7 +62,7 @@ class Made:
     fact: Fact
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class WouldRun:
     """What `build -n` found for a node: it would run (or be restored), or that is unknown until something has run."""
 
@@ -69,7 +70,7 @@ class WouldRun:
     why: str
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Decided:
     """An action with what its plan asked to get there."""
 

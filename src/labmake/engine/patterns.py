@@ -5,10 +5,10 @@ from __future__ import annotations
 import fnmatch
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
 from functools import lru_cache
 
 from labmake.errors import RuleError
+from labmake.frozen import frozen
 
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
@@ -100,7 +100,7 @@ def compiled(pattern: str) -> re.Pattern[str]:
         ) from None
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Matched:
     """The wildcards' values, and the path inside when the pattern is a folder."""
 

@@ -12,6 +12,7 @@ from labmake.engine.rulebook import Rulebook
 from labmake.engine.settings import Settings
 from labmake.environment.code_files import Closure, CodeReader
 from labmake.errors import LabmakeError
+from labmake.frozen import frozen
 from labmake.layout import Project
 from labmake.model import Action, Digest, Key
 from labmake.seams import Clock
@@ -59,7 +60,7 @@ class Silent:
     def note(self, text: str) -> None: ...
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Options:
     """How to build: `jobs` steps at once, `dry` decides and runs nothing, `force` reruns these nodes' own steps,
     `discard_edits` gives up edited outputs (they are set aside), `fail_fast` stops at the first failure, `settings` are

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from functools import lru_cache
 from typing import Any
 
 from labmake.engine.patterns import glob_expression, match, parse
 from labmake.engine.rulebook import EXP, Match
+from labmake.frozen import frozen
 from labmake.layout import short
 from labmake.model import Rule
 
@@ -21,7 +22,7 @@ SETTABLE = frozenset("memory memory_max cpus gpus gpu_memory disk time tokens re
 """The reserved words that are no part of an action."""
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Setting:
     """Options for the targets whose short path, or path from the project's root, matches a pattern (as glob's)."""
 
@@ -46,7 +47,7 @@ class Setting:
         return False
 
 
-@dataclass(frozen=True)
+@frozen
 class Settings:
     """The settings of a build, a later one wins; `used` are the patterns of those that a step was run with."""
 
@@ -60,6 +61,11 @@ class Settings:
                 self.used.add(setting.pattern)
                 options = {**options, **setting.values}
         return options
+
+    @property
+    def unused(self) -> list[str]:
+        """The patterns with which no step was run."""
+        return [setting.pattern for setting in self.all if setting.pattern not in self.used]
 
 
 @lru_cache(maxsize=256)

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import difflib
 import json
-from dataclasses import dataclass
 
 from labmake.engine.services import Services
 from labmake.errors import StoreError
+from labmake.frozen import frozen
 from labmake.model import Action, Digest, Fact
 
 SHOWN = 12
 """Hexadecimal digits of a digest that are shown."""
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Reason:
     """`kind` (input, code, parameter, environment, …), what it is about, its old and its new value ("" for none)."""
 
@@ -107,6 +106,8 @@ def _words(text: str) -> dict[str, str]:
 
 def _changed_line(services: Services, fact: Fact, action: Action, place: str) -> str:
     """`file:line` of the first line of a code file that changed; the file alone if its old text is gone."""
+    import difflib  # of use to few commands
+
     old = _snapshot(services, fact).get(place)
     new = dict(action.code).get(place)
     if old is None or new is None:

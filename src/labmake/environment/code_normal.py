@@ -6,7 +6,8 @@ import ast
 import builtins
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+
+from labmake.frozen import frozen
 
 
 def word_set(text: str) -> frozenset[str]:
@@ -34,7 +35,7 @@ Function = ast.FunctionDef | ast.AsyncFunctionDef
 Scope = Function | ast.ClassDef
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Normal:
     """A module in three parts, each as text: what always counts, docstrings, and what counts only for importers."""
 
@@ -46,7 +47,7 @@ class Normal:
     """Names of the functions in `declared`."""
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class _Labmake:
     names: dict[str, str]
     """local name → labmake's name."""

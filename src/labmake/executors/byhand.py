@@ -10,13 +10,13 @@ import os
 import shutil
 import stat
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from labmake.executors.launch import launch
 from labmake.executors.resources import Request, gpu_indices
 from labmake.executors.stepfolder import StepFolders
+from labmake.frozen import frozen
 from labmake.model import Digest
 from labmake.store.blobs import Blobs
 from labmake.store.copying import copy, create
@@ -27,7 +27,7 @@ TERMINAL = "TERM COLORTERM TERMINFO TERMINFO_DIRS NO_COLOR EDITOR VISUAL PAGER L
 """The variables of a person's terminal that a step by hand has besides its own; a worker's step has none of them."""
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class ByHand:
     """A step laid for a person: `base` holds its `folder`, step.json and scratch folder; `command` and `environment`
     are what its process is started with, `code` the places of its code files."""

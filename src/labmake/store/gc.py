@@ -19,6 +19,7 @@ from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from labmake.frozen import frozen
 from labmake.model import Digest
 from labmake.store.index import Location
 from labmake.store.leases import TABLE
@@ -37,7 +38,7 @@ DAY = 86400.0
 # What nobody needs
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Known:
     """What the state files of all worktrees know: digests that facts name, nodes that fail, state files to remove."""
 
