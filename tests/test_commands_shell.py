@@ -5,10 +5,11 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import signal
 from pathlib import Path
 
 import pytest
-from space import Space
+from space import Space, wait_until
 from terminal import Terminal
 
 SCRIPT = """
@@ -182,6 +183,39 @@ def test_a_labmake_within_it_is_refused_and_ctrl_c_leaves_nothing_behind(written
     terminal.type("\x03")
     said(terminal, "echo $?", "130")
     leave(terminal)
+    assert not steps(written)
+
+
+def test_when_labmake_is_told_to_end_the_shell_ends_and_the_folder_goes(written: Space) -> None:
+    terminal = shell(written, "sorted")
+    terminal.process.send_signal(signal.SIGTERM)
+    terminal.end()
+    assert not steps(written)
+
+
+def test_ctrl_c_while_inputs_are_made_interrupts_as_in_a_build(space: Space) -> None:
+    space.write(
+        "script.py",
+        f"""
+        rule("data/slow.txt", run=sh("echo on >> {space.notes}; sleep 600; touch {{out}}"))
+        rule("data/after.txt", slow="data/slow.txt", run=sh("cp {{slow}} {{out}}"))
+        """,
+    )
+    terminal = Terminal(space, "shell", "after")
+    wait_until(space.noted)
+    terminal.type("\x03")
+    terminal.until(lambda text: "again to stop them now" in text)
+    terminal.type("\x03")
+    assert "Traceback" not in "\n".join(terminal.end(code=130))
+    assert not steps(space)
+
+
+def test_what_a_killed_labmake_left_is_removed_by_the_next_build(written: Space) -> None:
+    terminal = shell(written, "sorted")
+    terminal.process.kill()
+    terminal.close()
+    assert steps(written)
+    written.build("sorted")
     assert not steps(written)
 
 

@@ -7,7 +7,6 @@ import shutil
 import signal
 import socket
 import subprocess
-import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,7 +17,7 @@ import click
 from labmake.cli.asking import budget_seconds
 from labmake.cli.building import available_cpus, bring, follow
 from labmake.cli.progress import Progress
-from labmake.cli.session import Session, as_shown, resolve_one, session
+from labmake.cli.session import Session, session, step_of
 from labmake.engine.jobs import failed_folder, variables
 from labmake.engine.nodes import Run
 from labmake.engine.outputs import stamp
@@ -52,10 +51,11 @@ class Laid:
 
 def check_terminal(command: str) -> None:
     """Raises Misuse if there is nobody to talk with."""
-    if not (sys.stdin.isatty() and sys.stdout.isatty()):
+    talks = [os.isatty(number) for number in (0, 1)]
+    if not all(talks):
         raise Misuse(
             f"labmake {command} needs a terminal",
-            [("input", _kind(sys.stdin.isatty())), ("output", _kind(sys.stdout.isatty()))],
+            [("input", _kind(talks[0])), ("output", _kind(talks[1]))],
             ["call it in a terminal; to run the step as always: labmake build -f TARGET"],
         )
 
@@ -89,23 +89,6 @@ def laid(target: str, experiment: str | None, kept: bool) -> Laid | int:
         failed = failed_folder(services, match.node) if match.node in services.state.failures() else ""
         failed = f"{failed}/folder" if failed and os.path.isdir(f"{failed}/folder") else ""
         return Laid(short(match.node, match.experiment), step, job, services.project.root, failed)
-
-
-def step_of(opened: Session, target: str) -> Match:
-    """The match of the one step that makes what a word names. Raises Misuse, and what resolving it raises."""
-    paths = resolve_one(opened, target)
-    matches = {found.node: found for found in map(opened.services.rulebook.find, paths)}
-    if len(matches) > 1:
-        names = "\n".join(short(node, opened.experiment) for node in matches)
-        raise Misuse(f"{as_shown(target)} means several targets", [("targets", names)], ["name one of them"])
-    (match,) = matches.values()
-    if match.rule.address:
-        raise Misuse(
-            f"{short(match.node, match.experiment)} is a source: no step makes it",
-            [("comes from", match.rule.address), ("rule", match.rule.where)],
-            ["name a target that a step makes"],
-        )
-    return match
 
 
 def _run_of(opened: Session, match: Match, told: Progress) -> Run | int:
@@ -142,9 +125,7 @@ def run_here(command: Sequence[str], folder: str, environment: Mapping[str, str]
 
 @contextmanager
 def _left_to(process: subprocess.Popen[bytes]) -> Iterator[None]:
-    before = {
-        number: signal.signal(number, lambda *_: None) for number in (signal.SIGINT, signal.SIGQUIT, signal.SIGTSTP)
-    }
+    before = {number: signal.signal(number, lambda *_: None) for number in (signal.SIGINT, signal.SIGQUIT)}
     for number in (signal.SIGTERM, signal.SIGHUP):
         before[number] = signal.signal(number, lambda *_: process.send_signal(signal.SIGHUP))
     try:

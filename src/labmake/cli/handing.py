@@ -61,9 +61,8 @@ def load(target: str | os.PathLike[str], kind: object = None, *, experiment: str
 
 def _check_place(word: str) -> None:
     """Raises Misuse where there is nothing to build: in a step, and while rules are read."""
-    from labmake import api
-    from labmake.engine import plan as planning
-
+    # What is not imported yet reads no rules.
+    api, planning = sys.modules.get("labmake.api"), sys.modules.get("labmake.engine.plan")
     shown = [("target", printable(word)[:200])]
     if os.environ.get("LABMAKE_IN_STEP"):
         raise Misuse(
@@ -71,7 +70,7 @@ def _check_place(word: str) -> None:
             shown,
             ["name the target as an input of the rule: the step gets it by that name, loaded as annotated"],
         )
-    if api.loading is not None or planning.in_plan():
+    if (api is not None and api.loading is not None) or (planning is not None and planning.in_plan()):
         raise Misuse(
             "labmake.load was called while rules are read",
             shown,
@@ -121,7 +120,12 @@ def _events(command: list[str], said: list[str]) -> Iterator[Event]:
     import subprocess
 
     process = subprocess.Popen(
-        command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True
+        command,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        env={**os.environ, "PYTHONHASHSEED": "0"},  # else it would start itself again with it
+        start_new_session=True,  # Ctrl-C in a terminal would reach it as well as us
     )
     assert process.stdout is not None and process.stderr is not None
     rest = {process.stdout.fileno(): b"", process.stderr.fileno(): b""}
@@ -176,9 +180,7 @@ def _hear(line: str, said: list[str]) -> None:
 
 def _lines(event: Event) -> Iterator[str]:
     """What the command line tells of an event."""
-    from labmake.cli.asking import in_words
-    from labmake.cli.progress import in_units
-    from labmake.engine.price import Price
+    from labmake.cli.units import in_units
 
     kind = event["event"]
     name = printable(event.get("name", ""))
@@ -192,6 +194,9 @@ def _lines(event: Event) -> Iterator[str]:
     elif kind == "note":
         yield printable(event["text"])
     elif kind == "price":
+        from labmake.cli.asking import in_words
+        from labmake.engine.price import Price
+
         fields = (event["steps"], event["depending"], event["expected"], event["untimed"], event["because"])
         yield printable(in_words(Price(*fields)))
 

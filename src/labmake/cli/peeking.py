@@ -12,11 +12,9 @@ from typing import IO
 
 import click
 
-from labmake.cli.byhand import step_of
-from labmake.cli.collecting import in_bytes
 from labmake.cli.following import POLL, running_step
-from labmake.cli.progress import in_units, in_whole_units
-from labmake.cli.session import Session, session
+from labmake.cli.session import Session, session, step_of
+from labmake.cli.units import in_bytes, in_units, in_whole_units
 from labmake.engine.jobs import failed_folder
 from labmake.engine.rulebook import Match
 from labmake.engine.services import Options

@@ -295,6 +295,23 @@ def resolve_one(opened: Session, word: str) -> list[str]:
     raise no_target(opened, word, inside)
 
 
+def step_of(opened: Session, target: str) -> Match:
+    """The match of the one step that makes what a word names. Raises Misuse, and what resolving it raises."""
+    paths = resolve_one(opened, target)
+    matches = {found.node: found for found in map(opened.services.rulebook.find, paths)}
+    if len(matches) > 1:
+        names = "\n".join(short(node, opened.experiment) for node in matches)
+        raise Misuse(f"{as_shown(target)} means several targets", [("targets", names)], ["name one of them"])
+    (match,) = matches.values()
+    if match.rule.address:
+        raise Misuse(
+            f"{short(match.node, match.experiment)} is a source: no step makes it",
+            [("comes from", match.rule.address), ("rule", match.rule.where)],
+            ["name a target that a step makes"],
+        )
+    return match
+
+
 def as_shown(word: str) -> str:
     """A word of the command line in one line of an error."""
     return (word if len(word) < 200 and word.isprintable() and word else repr(word[:200])) + " …" * (len(word) >= 200)
