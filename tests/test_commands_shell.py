@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 import signal
+import sys
 from pathlib import Path
 
 import pytest
@@ -178,6 +179,7 @@ def test_a_document_and_a_file_in_a_folder_target_have_a_step_too(written: Space
 
 def test_a_labmake_within_it_is_refused_and_ctrl_c_leaves_nothing_behind(written: Space) -> None:
     terminal = shell(written, "sorted")
+    said(terminal, f"{sys.executable} -m labmake.cli.entry status", "leave the shell of `labmake shell` first")
     terminal.type("sleep 100\r")
     terminal.until(lambda text: text.rstrip().endswith("sleep 100"))
     terminal.type("\x03")

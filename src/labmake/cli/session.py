@@ -104,7 +104,10 @@ def session(
         raise Misuse(
             "labmake was started inside a step",
             [("folder", os.getcwd())],
-            ["a step cannot build: name what it needs as inputs of its rule"],
+            [
+                "a step cannot build: name what it needs as inputs of its rule",
+                "leave the shell of `labmake shell` first",
+            ],
         )
     here = Path(os.path.realpath(start or Path.cwd()))
     project = find_project(here)
