@@ -141,6 +141,33 @@ def test_a_large_source_cannot_be_spoiled_from_the_shell(space: Space) -> None:
     assert space.read("./big.txt") == "line\n" * 400_000
 
 
+def test_a_temporary_input_is_made_again_and_stays_while_one_works(space: Space) -> None:
+    home(space).mkdir()
+    space.write(
+        "script.py",
+        """
+        rule("data/big.txt", temp=True, run=sh("echo big > {out}"))
+        rule("data/small.txt", big="data/big.txt", run=sh("cp {big} {out}"))
+        """,
+    )
+    space.build("small")
+    assert not space.exists("data/big.txt")
+    terminal = shell(space, "small")
+    said(terminal, "cat data/big.txt", "big")
+    leave(terminal)
+
+
+def test_a_checkpoint_is_a_copy_and_the_next_attempt_goes_on_from_its_own(space: Space) -> None:
+    home(space).mkdir()
+    command = "cat $LABMAKE_CHECKPOINT/n; echo seen >> $LABMAKE_CHECKPOINT/n; exit 1"
+    space.write("script.py", f'rule("data/a.txt", checkpoint=True, run=sh("{command}"))')
+    space.build(code=1)
+    terminal = shell(space, "a")
+    said(terminal, "cat $LABMAKE_CHECKPOINT/n; rm $LABMAKE_CHECKPOINT/n", "seen")
+    leave(terminal)
+    assert "seen" in space.build(code=1)
+
+
 def test_of_a_failed_step_it_says_what_the_attempt_left(space: Space) -> None:
     home(space).mkdir()
     space.write("script.py", 'rule("data/bad.txt", run=sh("echo half > half.txt; exit 3"))')

@@ -54,6 +54,8 @@ def lay(base: Path, blobs: Blobs, job: Mapping[str, Any], environment: Mapping[s
         for place, digest, _, origin in job["inputs"]:
             if digest[:1] not in ("", "@") and (origin or os.geteuid() == 0):
                 _own(os.path.join(folder, place), digest)
+        if job["checkpoint"]:
+            job = {**job, "checkpoint": _copied(job["checkpoint"], base / "checkpoint")}
         command, variables = launch(job, str(base), str(scratch), environment)
     except BaseException:
         shutil.rmtree(base, ignore_errors=True)
@@ -66,6 +68,15 @@ def booked(request: Request, cpus: int) -> dict[str, Any]:
     """What a step by hand has of the machine: what it asks for, as far as that is there. It waits for nobody."""
     gpus = gpu_indices()[: request.gpus] if request.gpus else []
     return {"cpus": min(request.cpus, cpus), "gpus": gpus}
+
+
+def _copied(checkpoint: str, to: Path) -> str:
+    """A copy of what an attempt left in its checkpoint, which the next attempt goes on from, not a person's."""
+    if os.path.isdir(checkpoint):
+        shutil.copytree(checkpoint, to, symlinks=True)
+    else:
+        os.mkdir(to)
+    return str(to)
 
 
 def _own(path: str, digest: Digest) -> None:

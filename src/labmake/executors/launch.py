@@ -43,6 +43,8 @@ def launch(
         "CUDA_VISIBLE_DEVICES": ",".join(job["gpus"]),
         **job["env"],
     }
+    if job["checkpoint"]:
+        env["LABMAKE_CHECKPOINT"] = job["checkpoint"]
     if job["step"] is not None:
         step = os.path.join(base, STEP)
         with open(step, "w", encoding="utf-8") as file:
