@@ -108,7 +108,10 @@ def session(
         raise Misuse(
             "labmake was started inside a step",
             [("folder", os.getcwd())],
-            ["a step cannot build: name what it needs as inputs of its rule"],
+            [
+                "a step cannot build: name what it needs as inputs of its rule",
+                "leave the shell of `labmake shell` first",
+            ],
         )
     here = Path(os.path.realpath(start or Path.cwd()))
     project = find_project(here)
@@ -293,6 +296,23 @@ def resolve_one(opened: Session, word: str) -> list[str]:
         targets = [("target", short(path, experiment)) for path in found]
         raise Misuse(f"{as_shown(word)} means several targets", targets, ["give more of the path"])
     raise no_target(opened, word, inside)
+
+
+def step_of(opened: Session, target: str) -> Match:
+    """The match of the one step that makes what a word names. Raises Misuse, and what resolving it raises."""
+    paths = resolve_one(opened, target)
+    matches = {found.node: found for found in map(opened.services.rulebook.find, paths)}
+    if len(matches) > 1:
+        names = "\n".join(short(node, opened.experiment) for node in matches)
+        raise Misuse(f"{as_shown(target)} means several targets", [("targets", names)], ["name one of them"])
+    (match,) = matches.values()
+    if match.rule.address:
+        raise Misuse(
+            f"{short(match.node, match.experiment)} is a source: no step makes it",
+            [("comes from", match.rule.address), ("rule", match.rule.where)],
+            ["name a target that a step makes"],
+        )
+    return match
 
 
 def as_shown(word: str) -> str:

@@ -97,8 +97,39 @@ Asking = Generator[Sequence[Key] | Run | Remake | Place, Any, Any]
 def visit(services: Services, options: Options, match: Match, fact: Fact | None, content: bool = False) -> Asking:
     """Bring a node up to date; returns Made, Failed, Unknown or WouldRun. Of a temporary node its digests are enough,
     unless its `content` is wanted."""
+    return (yield from _answered(services, match, _visit(services, options, match, fact, content)))
+
+
+def prepared(services: Services, match: Match) -> Asking:
+    """What would run for a node once what it needs is made: a Run for a person, not for a worker; Failed or Unknown."""
+    return (yield from _answered(services, match, _prepared(services, match)))
+
+
+def _prepared(services: Services, match: Match) -> Asking:
+    for _ in range(TRIES):
+        decided: Decided = yield from decide(services, match)
+        if (yield from _content_is_there(services, decided)):
+            order = job(services, match, decided.action, decided.options, False, decided.names)
+            return Run(order, request(decided.options), "")
+    name = short(match.node, match.experiment)
+    raise LabmakeError(f"a temporary input of {name} comes out differently each time", [("tries", TRIES)])
+
+
+def _content_is_there(services: Services, decided: Decided) -> Generator[Remake, Sequence[Result], bool]:
+    """Have the content of temporary inputs made again; False if it then is another one than was asked for."""
+    absent = gone(services, decided.groups)
+    if not absent:
+        return True
+    for result in (yield Remake(absent)):
+        if isinstance(result, Failed):
+            raise NotAnswered(result)
+    return not gone(services, decided.groups)
+
+
+def _answered(services: Services, match: Match, asking_on: Asking) -> Asking:
+    """The result of a node's generator; of one that a failed or unknown answer ended, that answer."""
     try:
-        return (yield from _visit(services, options, match, fact, content))
+        return (yield from asking_on)
     except NotAnswered as missing:
         if isinstance(missing.result, Failed):
             asking.needed_by(missing.result.error, short(match.node, match.experiment), match.rule.where)
@@ -313,20 +344,17 @@ def _from_store_or_run(
                 made = _without_content(services, match, decided, trace)
             if made is not None:
                 return made
-        absent = gone(services, decided.groups)
-        if absent:
-            for result in (yield Remake(absent)):
-                if isinstance(result, Failed):
-                    raise NotAnswered(result)
-        if gone(services, decided.groups) and not options.dry:
-            return None  # it came out differently
+        there = yield from _content_is_there(services, decided)
+        if not there and not options.dry:
+            return None
         for path in match.outputs.values():
             places.protect(services, path, None, fact, options.discard_edits and not options.dry)
         if options.dry:
             return WouldRun("run", reason or "its action changed")
         for path in match.outputs.values():
             places.make_way(services, path, fact)
-        wanted = request(decided.options)
+        granted = options.settings.over(decided.options, match)
+        wanted = request(granted)
         # Who forces a step wants it from the beginning, but its second attempt goes on from the first one's checkpoint.
         about = {"seconds": wanted.seconds, "looked": looked, "anew": forced and not tried}
         order = {**job(services, match, action, decided.options, supersedes, decided.names), **about}
@@ -343,7 +371,7 @@ def _from_store_or_run(
             return None
         tried += 1
         passing = may_pass(answer)
-        if passing and tried <= decided.options.get("retries", 0):
+        if passing and tried <= granted.get("retries", 0):
             name = short(match.node, match.experiment)
             services.reporter.note(f"again     {name}: attempt {tried} failed, {passing}")
             continue

@@ -6,7 +6,6 @@ what dependents compare, so a question is as narrow as its use: `?keys` of a fil
 
 from __future__ import annotations
 
-import fnmatch
 import json
 import os
 import re
@@ -15,7 +14,7 @@ from typing import Any
 
 from labmake.data import slices
 from labmake.engine.outputs import read_target
-from labmake.engine.patterns import compiled, match, parse, wildcards
+from labmake.engine.patterns import compiled, glob_expression, match, parse, wildcards
 from labmake.engine.plan import Answer, Failed, Result, Unknown
 from labmake.engine.rulebook import nearest
 from labmake.engine.services import Services
@@ -208,18 +207,8 @@ def _glob(services: Services, pattern: str) -> Asking:
     paths = yield from _files_below(services, pattern, "glob()")
     if isinstance(paths, Failed | Unknown):
         return paths
-    expression = re.compile(_glob_expression(pattern))
+    expression = re.compile(glob_expression(pattern))
     return of_json(sorted(path for path in paths if expression.fullmatch(path)))
-
-
-def _glob_expression(pattern: str) -> str:
-    """`*` and `?` match within a name, `**/` any folders, `[…]` one character."""
-    pieces = re.split(r"(\*\*/|\*\*|\*|\?|\[[^\]]+\])", pattern)
-    table = {"**/": "(?:[^/]+/)*", "**": ".*", "*": "[^/]*", "?": "[^/]"}
-    return "".join(
-        table.get(p) or (fnmatch.translate(p)[4:-3] if p.startswith("[") and p.endswith("]") else re.escape(p))
-        for p in pieces
-    )
 
 
 def _files_below(

@@ -8,6 +8,7 @@ from typing import Any, Protocol
 
 from labmake.engine.plan import Answer, Result
 from labmake.engine.rulebook import Rulebook
+from labmake.engine.settings import Settings
 from labmake.environment.code_files import Closure, CodeReader
 from labmake.environment.environments import Environment, Environments
 from labmake.errors import LabmakeError
@@ -62,13 +63,15 @@ class Silent:
 @frozen
 class Options:
     """How to build: `jobs` steps at once, `dry` decides and runs nothing, `force` reruns these nodes' own steps,
-    `discard_edits` gives up edited outputs (they are set aside), `fail_fast` stops at the first failure."""
+    `discard_edits` gives up edited outputs (they are set aside), `fail_fast` stops at the first failure, `settings` are
+    put over the resources that rules ask for."""
 
     jobs: int = 1
     dry: bool = False
     force: frozenset[str] = frozenset()
     discard_edits: bool = False
     fail_fast: bool = False
+    settings: Settings = field(default_factory=Settings)
 
 
 @dataclass

@@ -29,6 +29,12 @@ if TYPE_CHECKING:
     from types import ModuleType
 
 _HERE = os.path.dirname(os.path.abspath(__file__))
+_OURS = ("<frozen ", os.path.join(_HERE, "pystep.py"), os.path.join(_HERE, "pycall.py"))
+"""How the names of files begin whose frames a person is not shown."""
+
+
+DEBUG = "debug"
+"""The argument with which a person is given a debugger where the step fails."""
 
 
 def main() -> int:
@@ -42,7 +48,7 @@ def main() -> int:
     with open(os.environ["LABMAKE_STEP"], encoding="utf-8") as file:
         step = json.load(file)
     root = os.getcwd()
-    code = run(step)
+    code = run(step, debug=sys.argv[1:] == [DEBUG])
     if code == 0 and "loaded" in step:
         with open(step["loaded"], "w", encoding="utf-8") as file:
             file.write("\n".join(loaded_modules(before, root)))
@@ -82,30 +88,39 @@ def loaded_modules(before: Container[str], root: str) -> list[str]:
     return list(found)
 
 
-def run(step: Mapping[str, Any]) -> int:
-    """Run `step` in the working directory; its exit code. What went wrong stands on standard error."""
+def run(step: Mapping[str, Any], debug: bool = False) -> int:
+    """Run `step` in the working directory; its exit code. What went wrong stands on standard error.
+
+    With `debug` a person on the terminal then looks at it in a debugger.
+    """
     root = os.getcwd()
     os.environ.setdefault("MPLBACKEND", "Agg")
     _make_labmake_importable()
     from labmake.errors import LabmakeError, format_error
 
+    if debug:  # before the project's own modules can be taken for those of the standard library that it imports
+        from labmake.executors.debugging import look_at
     sys.path[:] = _search_path(root, step["recipe"]["file"], step.get("project", ""))
     try:
         if step["recipe"]["kind"] == "function":
             _run_function(step, root)
         else:
             _run_script(step, root)
-    except SystemExit as stop:
-        return _code_of(stop)
-    except KeyboardInterrupt:
-        return 130
-    except LabmakeError as error:
-        sys.stderr.write(format_error(error) + "\n")
-        return 1
     except BaseException as error:
         os.chdir(root)
-        sys.stderr.write(_told(error, root) + _hint(error, root))
-        return 1
+        if debug and type(error).__name__ == "BdbQuit":
+            return 1  # the person left it at a breakpoint
+        if isinstance(error, SystemExit):
+            code = _code_of(error)
+        elif isinstance(error, KeyboardInterrupt):
+            code = 130
+        else:
+            code = 1
+            told = format_error(error) + "\n" if isinstance(error, LabmakeError) else ""
+            sys.stderr.write(told or _told(error, root) + _hint(error, root))
+        if debug and code:
+            look_at(error, root, _OURS)
+        return code
     return 0
 
 
@@ -138,6 +153,8 @@ def _run_function(step: Mapping[str, Any], root: str) -> None:
     for place in step["outputs"].values():
         if place.endswith("/"):
             os.makedirs(place, exist_ok=True)
+        elif os.path.isfile(place):
+            os.unlink(place)  # a person has run the step before, in the same folder
     _seed()
     function = _find(_imported(step["recipe"]["file"], root), step)
     positional, named = bind(function, step)
@@ -278,8 +295,7 @@ def _told(error: BaseException, root: str) -> str:
 
 
 def _strip(told: traceback.TracebackException) -> None:
-    ours = (os.path.join(_HERE, "pystep.py"), os.path.join(_HERE, "pycall.py"))
-    told.stack[:] = [frame for frame in told.stack if not frame.filename.startswith(("<frozen ", *ours))]
+    told.stack[:] = [frame for frame in told.stack if not frame.filename.startswith(_OURS)]
     for other in (told.__cause__, told.__context__, *(told.exceptions or ())):
         if other is not None:
             _strip(other)
@@ -302,6 +318,8 @@ def _hint(error: BaseException, root: str) -> str:
                 f"hint: the step sees only what its rule names: name {place} as an input of the rule; "
                 "what the step itself writes lies in the folder of `out` or in `scratch`\n"
             )
+        if type(cause).__name__ == "BdbQuit":
+            return "hint: nobody is at the terminal while labmake builds; `labmake debug TARGET` runs this step there\n"
         cause = cause.__cause__ or cause.__context__
     return ""
 

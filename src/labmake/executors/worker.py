@@ -25,6 +25,7 @@ from typing import Any
 
 from labmake.errors import LabmakeError, StoreError
 from labmake.executors.forking import Gone, Servers, Unfit
+from labmake.executors.launch import STEP, launch, missing_output
 from labmake.executors.process import Abandoned, Child, Ended, Process, Waiting, redirect, start
 from labmake.executors.stepfolder import Box, StepFolders
 from labmake.executors.wire import CHUNK, Message, Unpacker, Versions, packed
@@ -37,19 +38,6 @@ from labmake.store.place import place_file, place_folder, place_moved
 LOG_LIMIT = 4 << 20
 """Bytes of a log that are kept with the trace: its beginning and its end."""
 
-THREADS = (
-    "OMP_NUM_THREADS",
-    "OPENBLAS_NUM_THREADS",
-    "MKL_NUM_THREADS",
-    "NUMEXPR_NUM_THREADS",
-    "VECLIB_MAXIMUM_THREADS",
-    "POLARS_MAX_THREADS",
-    "RAYON_NUM_THREADS",
-    "JULIA_NUM_THREADS",
-    "LABMAKE_CPUS",
-)
-"""Variables by which libraries are told how many threads a step has booked."""
-
 
 class Worker:
     """The state of one worker: its folder, its store, what all its steps share of the environment."""
@@ -61,7 +49,7 @@ class Worker:
         self.loaded = str(base / "loaded")
         self.log = self.job = -1
         self.scratch = str(base / "scratch")
-        self.environment = {**environment, "TMPDIR": self.scratch, "GIT_CEILING_DIRECTORIES": str(base)}
+        self.environment = environment
         self.waiting = waiting
         self.servers = Servers(self.scratch)
 
@@ -131,7 +119,7 @@ class Worker:
         if ended.status != 0 or ended.timed_out:
             facts = {"status": ended.status, "seconds": ended.seconds, "peak": ended.peak}
             return self._failure(job, box, "time" if ended.timed_out else "exit", facts)
-        missing = self._missing(job, box)
+        missing = missing_output(job, box.path, box.code)
         if missing:
             return self._failure(job, box, "output", missing)
         for origin, digest, known in job["stats"]:
@@ -141,18 +129,19 @@ class Worker:
     def _process(self, job: Message, box: Box, last: bool) -> Ended:
         """Start the step in its folder and wait for it."""
         self._fresh_scratch()
-        env = self._variables(job)
-        for name, paths in job["lists"].items():
-            with open(os.path.join(self.scratch, f"{name}.list"), "w", encoding="utf-8") as file:
-                file.writelines(f"{path}\n" for path in paths)
+        if job["checkpoint"]:
+            _prepare_checkpoint(job)
+        if job["static"] is not None:
+            Path(self.loaded).unlink(missing_ok=True)
+        command, env = launch(job, str(self.base), self.scratch, self.environment, self.loaded)
         os.chdir(box.path)
         if os.fstat(self.log).st_size:
             os.ftruncate(self.log, 0)
         try:
-            process = self._start(job, box, env)
+            process = self._start(job, box, command, env)
             if process is None:
                 return Ended(127, 0.0, 0, False)
-            return self.waiting.wait(process, job["seconds"], lambda: self._note(job))
+            return self.waiting.wait(process, job["seconds"], lambda: self._note(job, box))
         except Gone as gone:
             if not last:
                 raise
@@ -161,25 +150,8 @@ class Worker:
         finally:
             os.chdir(self.base)
 
-    def _variables(self, job: Message) -> dict[str, str]:
-        """The environment of a step; what LABMAKE_STEP names is written."""
-        cpus = dict.fromkeys(THREADS, str(job["cpus"]))
-        env = {**self.environment, **cpus, "CUDA_VISIBLE_DEVICES": ",".join(job["gpus"]), **job["env"]}
-        if job["checkpoint"]:
-            env["LABMAKE_CHECKPOINT"] = _checkpoint(job)
-        if job["step"] is not None:
-            step = self.base / "step.json"
-            more = {"scratch": self.scratch}
-            if job["static"] is not None:
-                more["loaded"] = self.loaded
-                Path(self.loaded).unlink(missing_ok=True)
-            step.write_text(json.dumps({**job["step"], **more}))
-            env["LABMAKE_STEP"] = str(step)
-        return env
-
-    def _start(self, job: Message, box: Box, env: Mapping[str, str]) -> Process | None:
+    def _start(self, job: Message, box: Box, command: list[str], env: Mapping[str, str]) -> Process | None:
         """The step's process, in the working directory; None, and a line in the log, if it cannot be started."""
-        command = [word.replace("\0scratch", self.scratch) for word in job["command"]]
         try:
             return self.servers.start(job, box, env) or Child(start(command, env))
         except OSError as error:
@@ -195,9 +167,11 @@ class Worker:
         shutil.rmtree(self.scratch, ignore_errors=True)
         os.mkdir(self.scratch)
 
-    def _note(self, job: Message) -> None:
-        """Say in the file `job` whose log lies beside it, for `labmake logs -f`; empty when no step runs."""
-        told = {key: job[key] for key in ("id", "action", "failed", "targets")} | {"secret": bool(job["secrets"])}
+    def _note(self, job: Message, box: Box) -> None:
+        """Say in the file `job` whose log lies beside it and which step folder, for `labmake logs -f` and `labmake
+        peek`; empty when no step runs."""
+        told = {key: job[key] for key in ("id", "action", "failed", "targets", "outputs")}
+        told |= {"secret": bool(job["secrets"]), "folder": box.path, "since": time.time()}
         try:
             os.pwrite(self.job, json.dumps(told).encode(), 0)
         except OSError:  # nobody's result depends on it
@@ -210,21 +184,6 @@ class Worker:
                 os.ftruncate(self.job, 0)
         except OSError:
             pass
-
-    def _missing(self, job: Message, box: Box) -> dict[str, Any] | None:
-        """What is wrong with the outputs, if anything: not there, or a file where a folder should be."""
-        for name, place in job["outputs"].items():
-            try:
-                mode = os.lstat(os.path.join(box.path, place.rstrip("/"))).st_mode
-            except OSError:
-                mode = 0
-            if stat.S_ISDIR(mode) if place.endswith("/") else mode and not (stat.S_ISDIR(mode) or stat.S_ISLNK(mode)):
-                continue
-            expected = {p for p, *_ in job["inputs"]} | set(box.code)
-            found = [p for p in _files(box.path) if p not in expected]
-            there = "a folder" if stat.S_ISDIR(mode) else "a link" if stat.S_ISLNK(mode) else ""
-            return {"output": name, "place": place, "there": there, "wrote": found[:8]}
-        return None
 
     def _store(self, job: Message, box: Box, ended: Ended) -> Message:
         """Keep outputs and log, append the trace, place the targets: always in this order."""
@@ -323,17 +282,15 @@ class Worker:
         self.folders.keep(box, kept + "/folder")
         shutil.copyfile(self.base / "log", kept + "/log")
         if job["step"] is not None:
-            shutil.copyfile(self.base / "step.json", kept + "/step.json")
+            shutil.copyfile(self.base / STEP, f"{kept}/{STEP}")
         return {"ok": False, "why": why, "facts": facts, "kept": kept}
 
 
-def _checkpoint(job: Message) -> str:
-    """The folder that survives attempts of this action."""
-    folder: str = job["checkpoint"]
+def _prepare_checkpoint(job: Message) -> None:
+    """Make the folder that survives attempts of this action."""
     if job["anew"]:
-        shutil.rmtree(folder, ignore_errors=True)
-    os.makedirs(folder, exist_ok=True)
-    return folder
+        shutil.rmtree(job["checkpoint"], ignore_errors=True)
+    os.makedirs(job["checkpoint"], exist_ok=True)
 
 
 def _told(error: LabmakeError) -> Message:
@@ -364,12 +321,6 @@ def _stat(path: str) -> tuple[int, int, int] | None:
     if stat.S_ISDIR(found.st_mode):
         return (-1, 0, 0)
     return (found.st_size, found.st_mtime_ns, found.st_ino)
-
-
-def _files(folder: str) -> list[str]:
-    return sorted(
-        os.path.relpath(os.path.join(base, name), folder) for base, _, names in os.walk(folder) for name in names
-    )
 
 
 def serve(
