@@ -5,7 +5,7 @@ from __future__ import annotations
 import gc
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 
 import click
 
@@ -86,10 +86,10 @@ def _build(opened: Session, wishes: Wishes, told: Progress | Events, budget: flo
         click.echo(_nothing(opened), err=True)
         return 0
     build = opened.build(options, wave)
-    times = _follow(build, told, budget, wishes.yes)
+    times = follow(build, told, budget, wishes.yes)
     gone: list[str] = []
     try:
-        errors = _bring(opened, build, targets, wave)
+        errors = bring(opened, build, targets, build.bring, None if wave is None else wave.nodes)
         outcome = build.outcome
         good = not (errors or outcome.failed or outcome.interrupted)
         if good and not wishes.targets and not wishes.dry:
@@ -141,7 +141,7 @@ def _targets(opened: Session, wishes: Wishes) -> list[str]:
     return resolve(opened, wishes.targets) if wishes.targets else default_targets(opened)
 
 
-def _follow(build: Build, told: Progress | Events, budget: float, yes: bool) -> Times:
+def follow(build: Build, told: Progress | Events, budget: float, yes: bool) -> Times:
     """Let what tells a build know the times that it expects, and tell a price above the budget."""
     times = Times(build.services, build)
     told.expected = times.expected
@@ -173,9 +173,16 @@ def available_cpus() -> int:
     return os.cpu_count() or 1
 
 
-def _bring(opened: Session, build: Build, targets: Sequence[str], wave: Wave | None) -> list[LabmakeError]:
-    """Look ahead, bring the sources, then the targets; returns errors that were found before anything ran."""
-    ahead = reachable(opened.services, targets, None if wave is None else wave.nodes)
+def bring(
+    opened: Session,
+    build: Build,
+    targets: Sequence[str],
+    make: Callable[[Sequence[str]], object],
+    among: Collection[str] | None = None,
+) -> list[LabmakeError]:
+    """Look ahead, `among` these paths alone if given, bring the sources, then `make` the targets; returns errors that
+    were found before anything ran."""
+    ahead = reachable(opened.services, targets, among)
     errors = recipe_errors(opened.services, ahead)
     if errors:
         return errors
@@ -184,7 +191,7 @@ def _bring(opened: Session, build: Build, targets: Sequence[str], wave: Wave | N
         build.bring(wanted)
         if any(isinstance(error, DataChanged) for error in build.outcome.failed.values()):
             return []
-    build.bring(targets)
+    make(targets)
     return []
 
 

@@ -19,7 +19,7 @@ from labmake.data.slices import split_slice
 from labmake.engine.facts import Facts
 from labmake.engine.failures import disk_error
 from labmake.engine.inputs import needed_by
-from labmake.engine.nodes import Made, Run, WouldRun, fact_text, parse_fact, visit
+from labmake.engine.nodes import Made, Run, WouldRun, fact_text, parse_fact, prepared, visit
 from labmake.engine.placing import MOST, Place, place_all
 from labmake.engine.plan import Answer, Failed, Result, Unknown
 from labmake.engine.questions import Hash, inside_folder, of_file, of_large_file, question, slice_of
@@ -122,6 +122,20 @@ class Build:
             self._commit()
         unknown = Unknown("an interrupted build")
         return [self.services.answers.get(key) or self._late_answer(key) or unknown for key in wanted]
+
+    def prepare(self, target: str) -> Run | None:
+        """What would run for a target, when what it needs is made; of itself nothing runs. None if that cannot be: why
+        is told as any failure, and in the outcome."""
+        match = self.services.rulebook.find(target)
+        key = f"!{match.node}"
+        self._add(key, prepared(self.services, match))
+        try:
+            with _Signals(self._interrupt):
+                self._loop()
+        finally:
+            self._commit()
+        result: object = self.services.answers.get(key)
+        return result if isinstance(result, Run) else None
 
     def close(self) -> None:
         """End the workers. An interrupt that comes now comes too late: their folders would be left behind."""

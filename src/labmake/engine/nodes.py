@@ -86,8 +86,24 @@ Asking = Generator[Sequence[Key] | Run | Place, Any, Any]
 
 def visit(services: Services, options: Options, match: Match, fact: Fact | None) -> Asking:
     """Bring a node up to date; returns Made, Failed, Unknown or WouldRun."""
+    return (yield from _answered(services, match, _visit(services, options, match, fact)))
+
+
+def prepared(services: Services, match: Match) -> Asking:
+    """What would run for a node once what it needs is made: a Run for a person, not for a worker; Failed or Unknown."""
+    return (yield from _answered(services, match, _prepared(services, match)))
+
+
+def _prepared(services: Services, match: Match) -> Asking:
+    decided: Decided = yield from decide(services, match)
+    order = job(services, match, decided.action, decided.options, False)
+    return Run(order, request(decided.options), "")
+
+
+def _answered(services: Services, match: Match, asking_on: Asking) -> Asking:
+    """The result of a node's generator; of one that a failed or unknown answer ended, that answer."""
     try:
-        return (yield from _visit(services, options, match, fact))
+        return (yield from asking_on)
     except NotAnswered as missing:
         if isinstance(missing.result, Failed):
             asking.needed_by(missing.result.error, short(match.node, match.experiment), match.rule.where)

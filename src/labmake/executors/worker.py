@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from labmake.errors import LabmakeError, StoreError
+from labmake.executors.launch import STEP, launch, missing_output
 from labmake.executors.process import Abandoned, Ended, Waiting, redirect, start
 from labmake.executors.stepfolder import Box, StepFolders
 from labmake.executors.wire import CHUNK, Message, Unpacker, packed
@@ -35,20 +36,6 @@ from labmake.store.place import place_file, place_folder, place_moved
 LOG_LIMIT = 4 << 20
 """Bytes of a log that are kept with the trace: its beginning and its end."""
 
-THREADS = (
-    "OMP_NUM_THREADS",
-    "OPENBLAS_NUM_THREADS",
-    "MKL_NUM_THREADS",
-    "NUMEXPR_NUM_THREADS",
-    "VECLIB_MAXIMUM_THREADS",
-    "POLARS_MAX_THREADS",
-    "RAYON_NUM_THREADS",
-    "JULIA_NUM_THREADS",
-    "LABMAKE_CPUS",
-)
-"""Variables by which libraries are told how many threads a step has booked."""
-
-
 class Worker:
     """The state of one worker: its folder, its store, what all its steps share of the environment."""
 
@@ -56,7 +43,7 @@ class Worker:
         self.base, self.store = base, store
         self.log = self.job = -1
         self.scratch = str(base / "scratch")
-        self.environment = {**environment, "TMPDIR": self.scratch, "GIT_CEILING_DIRECTORIES": str(base)}
+        self.environment = environment
         self.waiting = waiting
 
     def _prepare(self) -> None:
@@ -107,7 +94,7 @@ class Worker:
         if ended.status != 0 or ended.timed_out:
             facts = {"status": ended.status, "seconds": ended.seconds, "peak": ended.peak}
             return self._failure(job, box, "time" if ended.timed_out else "exit", facts)
-        missing = self._missing(job, box)
+        missing = missing_output(job, box.path, box.code)
         if missing:
             return self._failure(job, box, "output", missing)
         for origin, digest, known in job["stats"]:
@@ -117,16 +104,7 @@ class Worker:
     def _process(self, job: Message, box: Box) -> Ended:
         """Start the step in its folder and wait for it."""
         self._fresh_scratch()
-        cpus = dict.fromkeys(THREADS, str(job["cpus"]))
-        env = {**self.environment, **cpus, "CUDA_VISIBLE_DEVICES": ",".join(job["gpus"]), **job["env"]}
-        if job["step"] is not None:
-            step = self.base / "step.json"
-            step.write_text(json.dumps({**job["step"], "scratch": self.scratch}))
-            env["LABMAKE_STEP"] = str(step)
-        for name, paths in job["lists"].items():
-            with open(os.path.join(self.scratch, f"{name}.list"), "w", encoding="utf-8") as file:
-                file.writelines(f"{path}\n" for path in paths)
-        command = [word.replace("\0scratch", self.scratch) for word in job["command"]]
+        command, env = launch(job, str(self.base), self.scratch, self.environment)
         os.chdir(box.path)
         if os.fstat(self.log).st_size:
             os.ftruncate(self.log, 0)
@@ -164,21 +142,6 @@ class Worker:
                 os.ftruncate(self.job, 0)
         except OSError:
             pass
-
-    def _missing(self, job: Message, box: Box) -> dict[str, Any] | None:
-        """What is wrong with the outputs, if anything: not there, or a file where a folder should be."""
-        for name, place in job["outputs"].items():
-            try:
-                mode = os.lstat(os.path.join(box.path, place.rstrip("/"))).st_mode
-            except OSError:
-                mode = 0
-            if stat.S_ISDIR(mode) if place.endswith("/") else mode and not (stat.S_ISDIR(mode) or stat.S_ISLNK(mode)):
-                continue
-            expected = {p for p, *_ in job["inputs"]} | set(box.code)
-            found = [p for p in _files(box.path) if p not in expected]
-            there = "a folder" if stat.S_ISDIR(mode) else "a link" if stat.S_ISLNK(mode) else ""
-            return {"output": name, "place": place, "there": there, "wrote": found[:8]}
-        return None
 
     def _store(self, job: Message, box: Box, ended: Ended) -> Message:
         """Keep outputs and log, append the trace, place the targets: always in this order."""
@@ -260,7 +223,7 @@ class Worker:
         self.folders.keep(box, kept + "/folder")
         shutil.copyfile(self.base / "log", kept + "/log")
         if job["step"] is not None:
-            shutil.copyfile(self.base / "step.json", kept + "/step.json")
+            shutil.copyfile(self.base / STEP, f"{kept}/{STEP}")
         return {"ok": False, "why": why, "facts": facts, "kept": kept}
 
 
@@ -292,12 +255,6 @@ def _stat(path: str) -> tuple[int, int, int] | None:
     if stat.S_ISDIR(found.st_mode):
         return (-1, 0, 0)
     return (found.st_size, found.st_mtime_ns, found.st_ino)
-
-
-def _files(folder: str) -> list[str]:
-    return sorted(
-        os.path.relpath(os.path.join(base, name), folder) for base, _, names in os.walk(folder) for name in names
-    )
 
 
 def serve(base: Path, store: Path, environment: Mapping[str, str], requests: int, answers: int) -> None:
