@@ -14,7 +14,7 @@ from __future__ import annotations
 import json
 import zlib
 from collections.abc import Generator, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import field, replace
 from typing import Any
 
 from labmake.engine import inputs as asking
@@ -46,6 +46,8 @@ class Run:
     job: dict[str, Any]
     request: Request
     why: str
+    options: Mapping[str, Any] = field(default_factory=dict)
+    """The step's own, for who judges what it makes; not told to a worker."""
 
 
 @frozen
@@ -97,7 +99,8 @@ def prepared(services: Services, match: Match) -> Asking:
 def _prepared(services: Services, match: Match) -> Asking:
     decided: Decided = yield from decide(services, match)
     order = job(services, match, decided.action, decided.options, False)
-    return Run(order, request(decided.options), "")
+    services.actions[match.node] = decided.action
+    return Run(order, request(decided.options), "", decided.options)
 
 
 def _answered(services: Services, match: Match, asking_on: Asking) -> Asking:

@@ -358,6 +358,12 @@ def duration(value: object) -> float:
     return sum(float(number) * _SECONDS[unit] for number, unit in pieces)
 
 
+def _is_comparison(value: object) -> bool:
+    from labmake.engine.compare import parse_comparison  # of use to few rules
+
+    return bool(parse_comparison(value))
+
+
 def check_option(name: str, value: object) -> None:
     """Raises ValueError unless `value` is what the reserved word `name` takes."""
     texts = isinstance(value, (list, tuple)) and all(isinstance(item, str) for item in value)
@@ -371,6 +377,7 @@ def check_option(name: str, value: object) -> None:
         "secrets": lambda: texts,
         "environment": lambda: value in ("all", "none"),
         "wrap": lambda: isinstance(value, str) and bool(value),
+        "compare": lambda: _is_comparison(value),
         "default": lambda: isinstance(value, bool),
         "description": lambda: isinstance(value, str),
     }
