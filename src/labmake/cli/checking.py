@@ -5,8 +5,6 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 
-import click
-
 from labmake.cli.asking import budget_seconds
 from labmake.cli.building import available_cpus, bring, follow
 from labmake.cli.checkreport import Report
@@ -15,16 +13,14 @@ from labmake.cli.progress import Progress
 from labmake.cli.session import Session, default_targets, resolve, session
 from labmake.engine.build import Build
 from labmake.engine.check import Checker, Subject
-from labmake.engine.jobs import variables
 from labmake.engine.nodes import Run
 from labmake.engine.rulebook import Match
 from labmake.engine.runner import Executor
 from labmake.engine.services import Options, Silent
 from labmake.engine.times import Times
 from labmake.engine.unasked import unasked
-from labmake.errors import INTERRUPTED, Misuse, exit_code
-from labmake.executors.local import Local, own_folder
-from labmake.executors.resources import this_machine
+from labmake.errors import INTERRUPTED, LabmakeError, Misuse, exit_code
+from labmake.executors.local import own_folder
 from labmake.executors.strace import strace
 from labmake.frozen import frozen
 from labmake.layout import short
@@ -49,36 +45,44 @@ def run_check(wishes: Wishes) -> int:
     start = time.monotonic()
     budget = budget_seconds(wishes.budget)
     told = Events() if wishes.json else Progress()
-    with session(wishes.experiment, words=wishes.targets) as opened:
-        told.experiment = opened.experiment
-        report = Report(opened.experiment, told)
-        jobs = wishes.jobs or available_cpus()
+    try:
+        with session(wishes.experiment, words=wishes.targets) as opened:
+            told.experiment = opened.experiment
+            return _run(opened, wishes, told, budget, start)
+    except LabmakeError as error:
         if isinstance(told, Events):
-            about = {"experiment": opened.experiment, "targets": list(wishes.targets), "jobs": jobs}
-            told.tell("check-started", version=VERSION, **about)
-        if not strace()[0]:
-            report.note(f"reads outside of step folders and unused inputs are not looked for: {strace()[1]}")
-        if wishes.targets:
-            subjects, code = _asked(opened, wishes.targets, told, jobs, budget)
-        else:
-            subjects, code = _last_built(opened, report, jobs, budget)
-        if code == INTERRUPTED:
-            return code
-        try:
-            _check(opened, subjects, report, jobs, budget)
-        finally:
-            told.end()
-        return report.end(code, time.monotonic() - start)
+            told.failed("", error)
+            told.summary({}, time.monotonic() - start, error.code)
+        raise
+
+
+def _run(opened: Session, wishes: Wishes, told: Progress | Events, budget: float, start: float) -> int:
+    report = Report(opened.experiment, told)
+    jobs = wishes.jobs or available_cpus()
+    if isinstance(told, Events):
+        about = {"experiment": opened.experiment, "targets": list(wishes.targets), "jobs": jobs}
+        told.tell("check-started", version=VERSION, **about)
+    if not strace()[0]:
+        report.note(f"reads outside of step folders and unused inputs are not looked for: {strace()[1]}")
+    if wishes.targets:
+        subjects, code = _asked(opened, wishes.targets, report, jobs, budget)
+    else:
+        subjects, code = _last_built(opened, report, jobs, budget)
+    if code == INTERRUPTED:
+        return code
+    try:
+        _check(opened, subjects, report, jobs, budget)
+    finally:
+        told.end()
+    return report.end(code, time.monotonic() - start)
 
 
 def _check(opened: Session, subjects: Sequence[Subject], report: Report, jobs: int, budget: float) -> None:
-    project = opened.project
-    steps = project.state / "steps"
-
     def executors(part: str) -> Executor:
-        return Local(steps, project.state / "store", this_machine(jobs), jobs, variables(project), part)
+        return opened.executor(jobs, part)
 
-    checker = Checker(opened.services, executors, own_folder(steps), budget, report.note)
+    folder = own_folder(opened.project.state / "steps")
+    checker = Checker(opened.services, executors, folder, budget, report.note)
     report.checking(len(subjects))
     try:
         for verdict in checker.check(subjects):
@@ -95,7 +99,7 @@ def _subject(opened: Session, match: Match, run: Run) -> Subject:
 
 
 def _asked(
-    opened: Session, words: Sequence[str], told: Progress | Events, jobs: int, budget: float
+    opened: Session, words: Sequence[str], report: Report, jobs: int, budget: float
 ) -> tuple[list[Subject], int]:
     """The steps of targets, their inputs made first if they are missing; and the exit code of that."""
     services = opened.services
@@ -112,9 +116,9 @@ def _asked(
     code = 0
     if None in runs.values():
         services.answers.clear()  # what is unknown in a dry run is known when it has been made
-        services.reporter = told
-        click.echo("some inputs are not there, or not up to date: they are made first", err=True)
-        runs, code = _made_first(opened, list(matches), told, jobs, budget)
+        services.reporter = report.told
+        report.note("some inputs are not there, or not up to date: they are made first")
+        runs, code = _made_first(opened, list(matches), report.told, jobs, budget)
         services.reporter = Silent()
     return [_subject(opened, matches[node], run) for node, run in runs.items() if run is not None], code
 

@@ -81,12 +81,12 @@ class Session:
     def build(self, options: Options, reached: Reached | None = None) -> Build:
         """A build with these options, with workers on this machine; of what a change has `reached` alone, if given."""
 
-        def workers() -> Executor:
-            state = self.project.state
-            pool = this_machine(options.jobs)
-            return Local(state / "steps", state / "store", pool, options.jobs, variables(self.project))
+        return Build(self.services, options, lambda: self.executor(options.jobs), reached)
 
-        return Build(self.services, options, workers, reached)
+    def executor(self, jobs: int, part: str = "") -> Executor:
+        """Workers on this machine, `jobs` at once; with step folders in a `part` of this process's folder for them."""
+        state = self.project.state
+        return Local(state / "steps", state / "store", this_machine(jobs), jobs, variables(self.project), part)
 
 
 @contextmanager

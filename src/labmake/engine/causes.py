@@ -25,6 +25,7 @@ ADDRESS = "memory address"
 ROUNDING = "rounding"
 ORDER = "order"
 UNSTEADY = "time, random numbers or threads"
+UNDECLARED = "undeclared input"
 
 ADVICE = {
     TIME: "leave the time out, or take it from SOURCE_DATE_EPOCH, which is the same in every run",
@@ -37,6 +38,7 @@ ADVICE = {
     ADDRESS: "write what an object holds instead of its repr, which tells where it lies",
     ROUNDING: 'sum in a fixed order with one thread, or say how exact the result is: compare="numbers 1e-9"',
     ORDER: "sort before you write: a set, a folder's listing and parallel work come in any order",
+    UNDECLARED: "what it reads outside of its folder changed: make it a source(…) or an input of the rule",
     UNSTEADY: "seed what is random, leave out the time, and compute with one thread",
 }
 """What to do, by cause."""
@@ -146,7 +148,10 @@ def _words(text: str) -> list[str]:
 
 
 def _are_close(one: Iterable[float], other: Iterable[float]) -> bool:
-    return all(math.isclose(a, b, rel_tol=1e-6) or a == b for a, b in zip(one, other, strict=True))
+    return all(
+        a == b or (math.isclose(a, b, rel_tol=1e-6) and not (a.is_integer() and b.is_integer()))
+        for a, b in zip(one, other, strict=True)
+    )
 
 
 def day(seconds: float) -> str:

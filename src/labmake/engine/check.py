@@ -26,6 +26,7 @@ from labmake.engine.causes import (
     THREADS,
     TIME,
     UMASK,
+    UNDECLARED,
     UNSTEADY,
     Surroundings,
     day,
@@ -200,7 +201,10 @@ class Checker:
             return replace(verdict, made=recorded.when, lost=True)
         since = replace(around, after=min(recorded.when - recorded.seconds, self.began))
         differences = self._differences(subject, before, one, since)
-        return replace(verdict, made=recorded.when, recorded=differences, causes=_shown(differences))
+        causes = _shown(differences)
+        if differences and (found.read or found.listed or found.connected):
+            causes.append(UNDECLARED)
+        return replace(verdict, made=recorded.when, recorded=differences, causes=causes)
 
     def _differences(self, subject: Subject, one: Ran, other: Ran, around: Surroundings) -> list[Difference]:
         """How the outputs of two runs differ, the place of each in the step folder before its files."""

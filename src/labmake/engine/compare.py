@@ -13,8 +13,10 @@ from pathlib import Path
 from labmake.errors import Misuse
 from labmake.frozen import frozen
 
-NUMBER = re.compile(r"[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?|[-+]?\b(?:nan|NaN|inf|Inf|Infinity|NA)\b")
-"""A number as CSV, JSON and printed text have it."""
+NUMBER = re.compile(
+    r"(?<![A-Za-z_\d.])[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?|[-+]?\b(?:nan|NaN|inf|Inf|Infinity|NA)\b"
+)
+"""A number as CSV, JSON and printed text have it; digits of a name such as float64 are none."""
 
 _SPACE = re.compile(r"[ \t]+")
 
