@@ -397,3 +397,43 @@ def test_pictures_are_compared_by_their_pixels(space: Space) -> None:
     assert found["figures/a.png"]["result"] == "same" and found["figures/a.png"]["recorded"] == "same"
     assert found["figures/b.png"]["differences"][0]["place"] == "figures/b.png: text Creation Time"
     assert found["figures/b.png"]["causes"] == ["time stamp"]
+
+
+def test_checkpoints_temporary_inputs_secrets_and_wrappers_are_those_of_the_run(space: Space) -> None:
+    space.write("./raw.txt", "1\n")
+    space.write(
+        "script.py",
+        """
+        rule("data/counted.txt", raw="./raw.txt", checkpoint=True,
+             run=sh("echo x >> $LABMAKE_CHECKPOINT/n; wc -l < $LABMAKE_CHECKPOINT/n > {out}; cat {raw} > /dev/null"))
+        rule("data/big.txt", raw="./raw.txt", temp=True, run=sh("cat {raw} > {out}; seq 100000 >> {out}"))
+        rule("data/small.txt", big="data/big.txt", run=sh("wc -l < {big} > {out}"))
+        rule("data/wrapped.txt", raw="./raw.txt", wrap="env MODE=x", run=sh("cat {raw} > {out}; echo $MODE >> {out}"))
+        rule("data/secret.txt", raw="./raw.txt", secrets=["TOKEN"], default=False,
+             run=sh("cat {raw} > {out}; test $(umask) = 0022 || { echo \\"$TOKEN\\"; exit 3; }"))
+        """,
+    )
+    space.build()
+    assert not space.exists("data/big.txt")
+    found = check(space, "counted.txt", "wrapped.txt", code=0)
+    assert found["data/counted.txt"]["result"] == "same" and found["data/wrapped.txt"]["recorded"] == "same"
+    assert not any((space.root / ".git/labmake").glob("checkpoints/*"))
+    told = space.run("check", "small.txt")
+    assert "they are made first" in told and "same      data/small.txt" in told
+    told = space.run("check", "secret.txt", code=1, env={"TOKEN": "hunter2"})
+    assert "in its second run" in told and "[secret]" in told and "hunter2" not in told
+
+
+def test_a_folder_that_holds_a_link_and_an_empty_folder_and_a_dark_name_is_checked(space: Space) -> None:
+    space.write("./raw.txt", "1\n")
+    space.write(
+        "script.py",
+        """
+        rule("data/many/", raw="./raw.txt", run=sh(\"\"\"
+            cp {raw} {out}/'a b ü'; ln -s 'a b ü' {out}/link; mkdir {out}/empty; echo $PWD > {out}/where
+            \"\"\"))
+        """,
+    )
+    space.build()
+    (difference,) = check(space)["data/many/"]["differences"]
+    assert difference["place"] == "data/many/where" and difference["causes"] == ["absolute path"]
