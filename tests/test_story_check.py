@@ -314,6 +314,7 @@ def test_rules_that_nothing_asks_for_are_named(space: Space) -> None:
         source("data/spare.txt", "./spare.txt")
         rule("data/part/{n}.txt", raw="./raw.txt", run=sh("cat {raw} > {out}"))
         rule("data/lost/{n}.txt", raw="./raw.txt", run=sh("cat {raw} > {out}"))
+        rule("data/idle.txt", raw="./raw.txt", temp=True, run=sh("cat {raw} > {out}"))
         rule("data/asked/{n}.txt", raw="./raw.txt", run=sh("cat {raw} > {out}"), default=False)
         rule("data/x.txt", parts=each("data/part/{n}.txt", n=[1, 2]), used="data/used.txt",
              run=sh("cat {parts} {used} > {out}"))
@@ -323,7 +324,8 @@ def test_rules_that_nothing_asks_for_are_named(space: Space) -> None:
     told = space.run("check")
     assert "unasked   data/lost/{n}.txt: no target of a build without targets matches it" in told
     assert "unasked   data/spare.txt: nothing reads this source" in told
-    assert told.text.count("unasked") == 2
+    assert "unasked   data/idle.txt: nothing of a build without targets needs it" in told
+    assert told.text.count("unasked") == 3
     assert "same      data/part/1.txt" in told and "3 the same" in told
 
 

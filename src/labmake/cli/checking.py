@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from contextlib import closing
 
 from labmake.cli.asking import budget_seconds
 from labmake.cli.building import available_cpus, bring, follow
@@ -54,6 +55,10 @@ def run_check(wishes: Wishes) -> int:
             told.failed("", error)
             told.summary({}, time.monotonic() - start, error.code)
         raise
+    except KeyboardInterrupt:
+        if isinstance(told, Events):
+            told.summary({"interrupted": True}, time.monotonic() - start, INTERRUPTED)
+        raise
 
 
 def _run(opened: Session, wishes: Wishes, told: Progress | Events, budget: float, start: float) -> int:
@@ -68,12 +73,7 @@ def _run(opened: Session, wishes: Wishes, told: Progress | Events, budget: float
         subjects, code = _asked(opened, wishes.targets, report, jobs, budget)
     else:
         subjects, code = _last_built(opened, report, jobs, budget)
-    if code == INTERRUPTED:
-        return code
-    try:
-        _check(opened, subjects, report, jobs, budget)
-    finally:
-        told.end()
+    _check(opened, subjects, report, jobs, budget)
     return report.end(code, time.monotonic() - start)
 
 
@@ -85,8 +85,9 @@ def _check(opened: Session, subjects: Sequence[Subject], report: Report, jobs: i
     checker = Checker(opened.services, executors, folder, budget, report.note)
     report.checking(len(subjects))
     try:
-        for verdict in checker.check(subjects):
-            report.verdict(verdict)
+        with closing(checker.check(subjects)) as verdicts:
+            for verdict in verdicts:
+                report.verdict(verdict)
     finally:
         checker.close()
 
@@ -101,7 +102,10 @@ def _subject(opened: Session, match: Match, run: Run) -> Subject:
 def _asked(
     opened: Session, words: Sequence[str], report: Report, jobs: int, budget: float
 ) -> tuple[list[Subject], int]:
-    """The steps of targets, their inputs made first if they are missing; and the exit code of that."""
+    """The steps of targets, their inputs made first if they are missing; and the exit code of that.
+
+    Raises KeyboardInterrupt, as all that a check begins with: a build takes an interrupt for itself.
+    """
     services = opened.services
     matches = {match.node: match for match in map(services.rulebook.find, resolve(opened, words))}
     for match in matches.values():
@@ -114,6 +118,8 @@ def _asked(
     dry = opened.build(Options(jobs=jobs, dry=True))
     runs = {node: dry.prepare(node) for node in matches}
     code = 0
+    if dry.outcome.interrupted:
+        raise KeyboardInterrupt
     if None in runs.values():
         services.answers.clear()  # what is unknown in a dry run is known when it has been made
         services.reporter = report.told
@@ -142,8 +148,9 @@ def _made_first(
             told.failed("", error)
     finally:
         build.close()
+        told.end()
     if build.outcome.interrupted:
-        return {}, INTERRUPTED
+        raise KeyboardInterrupt
     return runs, exit_code([*errors, *build.outcome.failed.values()])
 
 
@@ -165,6 +172,8 @@ def _last_built(opened: Session, report: Report, jobs: int, budget: float) -> tu
             subjects.append(_subject(opened, services.rulebook.find(node), run))
         else:
             report.left_out(node, "its inputs are not up to date", seconds)
+    if outcome.interrupted:
+        raise KeyboardInterrupt
     for one in unasked(services, build, opened.experiment):
         report.unasked(one)
     return subjects, 0

@@ -16,7 +16,7 @@ from labmake.engine.check import Verdict, recorded_on
 from labmake.engine.evidence import Difference
 from labmake.engine.outside import Strays
 from labmake.engine.unasked import Unasked
-from labmake.errors import StepFailed, exit_code, format_error, printable
+from labmake.errors import StepFailed, format_error, printable
 from labmake.layout import short
 
 MOST = 8
@@ -33,7 +33,8 @@ class Report:
     left: list[tuple[str, str, float | None]] = field(default_factory=list)
     unread: list[Unasked] = field(default_factory=list)
     strayed: int = 0
-    code: int = 0
+    codes: set[int] = field(default_factory=set)
+    """Exit codes of what was found; 1 goes before all others, as at the end of a build."""
 
     def note(self, text: str) -> None:
         """Anything else."""
@@ -58,9 +59,9 @@ class Report:
         """What was found of one step."""
         self.counts[verdict.word] += 1
         if verdict.error is not None:
-            self.code = max(self.code, exit_code([verdict.error]) if verdict.error.code != 1 else StepFailed.code)
+            self.codes.add(verdict.error.code)
         elif verdict.word == "differs":
-            self.code = max(self.code, StepFailed.code)
+            self.codes.add(StepFailed.code)
         strays = verdict.strays
         self.strayed += bool(strays.read or strays.listed or strays.wrote or strays.connected)
         if isinstance(self.told, Events):
@@ -120,7 +121,8 @@ class Report:
 
     def end(self, code: int, seconds: float) -> int:
         """Tell what was left out, the rules that nothing asks for, and the sum; the exit code."""
-        code = max(self.code, code) if 1 not in (self.code, code) else 1
+        self.codes.add(code)
+        code = StepFailed.code if StepFailed.code in self.codes else max(self.codes)
         if isinstance(self.told, Events):
             for node, why, took in self.left:
                 self.told.target("left-out", node, why=why, expected=rounded(took))

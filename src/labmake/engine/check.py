@@ -10,7 +10,7 @@ from __future__ import annotations
 import shutil
 import signal
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -149,7 +149,7 @@ class Checker:
     began: float = field(default_factory=time.time)
     _count: int = 0
 
-    def check(self, subjects: Sequence[Subject]) -> Iterator[Verdict]:
+    def check(self, subjects: Sequence[Subject]) -> Generator[Verdict, None, None]:
         """The verdict of each subject, as soon as it is known: all run once, and then all again."""
         first: dict[str, Ran] = {}
         last = 0.0

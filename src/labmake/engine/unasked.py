@@ -41,8 +41,11 @@ def unasked(services: Services, build: Build, experiment: str) -> list[Unasked]:
 
 
 def _why(rule: Rule, reached: Collection[str], read: Collection[str], experiment: str) -> str:
-    if any(name != EXP for name in wildcards(next(iter(rule.outputs.values())))):
-        return "" if rule.digest in reached else "no target of a build without targets matches it"
+    if rule.digest not in reached:
+        many = any(name != EXP for name in wildcards(next(iter(rule.outputs.values()))))
+        return (
+            "no target of a build without targets matches it" if many else "nothing of a build without targets needs it"
+        )
     if rule.address and Match(rule, {}, experiment).node not in read:
         return "nothing reads this source"
     return ""
