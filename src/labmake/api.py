@@ -34,12 +34,13 @@ OPTIONS = {
     "checkpoint": "True or False",
     "cache": "True or False",
     "temp": "True or False",
+    "compare": '"bytes", "pixels", or "numbers" and a relative tolerance such as "numbers 1e-9"',
     "default": "True or False",
     "description": "a text",
 }
 """The reserved words beside `run`, with what they take."""
 
-LATER = frozenset("gpu_memory disk tokens memory_max executor batch compare".split())
+LATER = frozenset("gpu_memory disk tokens memory_max executor batch".split())
 """Words that are reserved so that no rule uses them as names, and that this version does not offer."""
 
 

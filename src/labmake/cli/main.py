@@ -252,6 +252,19 @@ def watch(targets: tuple[str, ...], jobs: int | None, experiment: str | None) ->
 
 
 @command.command()
+@click.argument("targets", nargs=-1, shell_complete=_complete)
+@click.option("-j", "--jobs", type=click.IntRange(1), default=None, metavar="N", help="Steps at once (all processors).")
+@click.option("--budget", metavar="TIME", default="10m", help="Leave out what would take longer (10m).")
+@click.option("--json", is_flag=True, help="Tell what is found as events on stdout, a JSON object a line.")
+@_EXPERIMENT
+def check(jobs: int | None, **words: Any) -> int:
+    """Run the steps of TARGETS (without any: of the last build) twice and say what differs, and why."""
+    from labmake.cli.checking import Wishes, run_check
+
+    return run_check(Wishes(jobs=jobs or 0, **words))
+
+
+@command.command()
 @click.argument("targets", nargs=-1, required=True, shell_complete=_complete)
 @click.option("-m", "--message", "reason", metavar="WHY", default="", help="Why the results still hold.")
 @_EXPERIMENT

@@ -84,13 +84,13 @@ class Session:
     def build(self, options: Options, reached: Reached | None = None) -> Build:
         """A build with these options, with workers on this machine; of what a change has `reached` alone, if given."""
 
-        def workers() -> Executor:
-            state = self.project.state
-            pool = this_machine(options.jobs)
-            told = self.services.environments.told_to_workers()
-            return Local(state / "steps", state / "store", pool, options.jobs, variables(self.project), told)
+        return Build(self.services, options, lambda: self.executor(options.jobs), reached)
 
-        return Build(self.services, options, workers, reached)
+    def executor(self, jobs: int, part: str = "") -> Executor:
+        """Workers on this machine, `jobs` at once; with step folders in a `part` of this process's folder for them."""
+        state = self.project.state
+        told = self.services.environments.told_to_workers()
+        return Local(state / "steps", state / "store", this_machine(jobs), jobs, variables(self.project), told, part)
 
 
 @contextmanager

@@ -14,7 +14,7 @@ from __future__ import annotations
 import json
 import zlib
 from collections.abc import Generator, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import field, replace
 from typing import Any
 
 from labmake.engine import inputs as asking
@@ -47,6 +47,8 @@ class Run:
     job: dict[str, Any]
     request: Request
     why: str
+    options: Mapping[str, Any] = field(default_factory=dict)
+    """The step's own, for who judges what it makes; not told to a worker."""
 
 
 @frozen
@@ -109,8 +111,9 @@ def _prepared(services: Services, match: Match) -> Asking:
     for _ in range(TRIES):
         decided: Decided = yield from decide(services, match)
         if (yield from _content_is_there(services, decided)):
-            order = job(services, match, decided.action, decided.options, False, decided.names)
-            return Run(order, request(decided.options), "")
+            order = {**job(services, match, decided.action, decided.options, False, decided.names), "anew": False}
+            services.actions[match.node] = decided.action
+            return Run(order, request(decided.options), "", decided.options)
     name = short(match.node, match.experiment)
     raise LabmakeError(f"a temporary input of {name} comes out differently each time", [("tries", TRIES)])
 

@@ -363,6 +363,12 @@ def _are_files(value: object) -> bool:
     return named and bool(value)
 
 
+def _is_comparison(value: object) -> bool:
+    from labmake.engine.compare import parse_comparison  # of use to few rules
+
+    return bool(parse_comparison(value))
+
+
 def check_option(name: str, value: object) -> None:
     """Raises ValueError unless `value` is what the reserved word `name` takes."""
     texts = isinstance(value, (list, tuple)) and all(isinstance(item, str) for item in value)
@@ -379,6 +385,7 @@ def check_option(name: str, value: object) -> None:
         "checkpoint": lambda: isinstance(value, bool),
         "cache": lambda: isinstance(value, bool),
         "temp": lambda: isinstance(value, bool),
+        "compare": lambda: _is_comparison(value),
         "default": lambda: isinstance(value, bool),
         "description": lambda: isinstance(value, str),
     }

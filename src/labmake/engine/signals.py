@@ -1,4 +1,4 @@
-"""Interrupts while a build runs: they call a function and wake what waits, where the default would raise anywhere."""
+"""Interrupts of a command that has something to finish: a signal tells it, and ends the waiting that it is in."""
 
 from __future__ import annotations
 

@@ -9,6 +9,9 @@ content, lists: {name: [paths]}, env, cpus, gpus, seconds, secrets, supersede, f
 anew: the checkpoint is emptied, static: distributions of its environment or null, locks: {name: digest}}. Answer:
 {id, ok, outputs: {name: digest}, placed: {place: stat}, learned, seconds, peak, log, left, loaded: {distribution:
 version}} or {id, ok: false, why, facts, kept}.
+
+With `apart`, a folder, the run makes no result (`labmake check`): what it wrote and its log are moved there, and
+nothing is stored or placed.
 """
 
 from __future__ import annotations
@@ -124,7 +127,7 @@ class Worker:
             return self._failure(job, box, "output", missing)
         for origin, digest, known in job["stats"]:
             _still(origin, digest, known)
-        return self._store(job, box, ended)
+        return self._set_apart(job, box, ended) if "apart" in job else self._store(job, box, ended)
 
     def _process(self, job: Message, box: Box, last: bool) -> Ended:
         """Start the step in its folder and wait for it."""
@@ -230,6 +233,21 @@ class Worker:
         except FileNotFoundError:
             modules = None
         return self.versions(modules, job["static"])
+
+    def _set_apart(self, job: Message, box: Box, ended: Ended) -> Message:
+        """Move outputs and log to the job's own folder; nothing of them becomes a result."""
+        outputs: dict[str, str] = {}
+        for name, place in job["outputs"].items():
+            path, to = (os.path.join(base, place.rstrip("/")) for base in (box.path, job["apart"]))
+            outputs[name] = output_digest(path)
+            os.makedirs(os.path.dirname(to), exist_ok=True)
+            if os.path.islink(path):  # what it points to is not the step's to be moved
+                shutil.copy(path, to)
+            else:
+                os.rename(path, to)
+        Path(f"{job['apart']}.log").write_bytes(self._log())
+        self.folders.discard(box)
+        return {"ok": True, "outputs": outputs, "seconds": ended.seconds, "peak": ended.peak}
 
     def _keep_output(self, path: str, folder: bool) -> str:
         if folder:
