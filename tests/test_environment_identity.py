@@ -45,7 +45,7 @@ class Model:
 
 def identity_of(text: str, sees: int = 0, imported: bool = False) -> str:
     source = textwrap.dedent(text).encode()
-    facts = analyse(source, "src/model.py")
+    facts = analyse(source, "src/model.py")["facts"]
     return identity(facts, digest_of(source), max(sees, facts["sees"]), imported)
 
 

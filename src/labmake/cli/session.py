@@ -138,7 +138,7 @@ def open_services(project: Project, known: Iterable[str], state: State) -> Servi
     clock = RealClock()
     stats = StatCache(state, project.root, clock)
     blobs = Blobs(project.state / "store", state)
-    code = CodeReader(project.root, stats.digest, _Memo(state))
+    code = CodeReader(project.root, stats.digest, _Memo(state), keep=blobs.put_bytes)
 
     looked = LookedAt()
 

@@ -65,7 +65,7 @@ def compose(
     lines += [f"parameter {canonical(name)} {canonical(value)}" for name, value in sorted(params.items())]
     lines += [f"wildcard {canonical(name)} {canonical(value)}" for name, value in sorted(binding.items())]
     placed_code = tuple((places.place(path), digest, identity) for path, digest, identity in code)
-    lines += [f"code {canonical(place)} {identity}" for place, _, identity in sorted(placed_code)]
+    lines += [f"code {canonical(place)} {identity}" for place, _, identity in sorted(placed_code) if identity]
     lines.append(f"environment {environment}")
     inputs: list[Input] = []
     roles: dict[str, Any] = {}

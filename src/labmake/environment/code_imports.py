@@ -12,7 +12,7 @@ from labmake.model import Digest
 
 def facts_of(texts: Texts, path: str) -> tuple[Digest, code_python.Facts]:
     """A Python file's digest and labmake.environment.code_python.analyse of it. Raises RuleError for a syntax error."""
-    digest, facts = texts.read(path, code_python.KIND, code_python.analyse)
+    digest, facts = texts.read(path, code_python.KIND, code_python.analyse, "facts")
     return digest, facts
 
 
