@@ -10,7 +10,7 @@ from labmake.environment.code_closure import Closure, CodeFile, Texts
 from labmake.environment.code_imports import facts_of
 from labmake.environment.code_link import Modules
 from labmake.environment.code_reach import Reached, path_to, reach, rows
-from labmake.environment.code_units import Unit, unit_of
+from labmake.environment.code_units import Table, table_of
 from labmake.model import Digest, canonical, digest_of
 
 KIND = f"{code_python.KIND} linked 1"
@@ -67,7 +67,7 @@ class Functions:
         """The linked modules of a closure."""
         key = (function.file, *roots)
         if key not in self._modules:
-            self._modules[key] = Modules([file.path for file in closure.files], roots, self._units)
+            self._modules[key] = Modules([file.path for file in closure.files], roots, self._facts, self._units)
         return self._modules[key]
 
     def explained(self, function: Function, closure: Closure, roots: Sequence[str], path: str) -> dict[str, Explained]:
@@ -76,9 +76,12 @@ class Functions:
         reached = reach(modules, function.file, function.name, function.pickled)
         return explained(modules, reached, path)
 
-    def _units(self, path: str) -> list[Unit] | None:
+    def _facts(self, path: str) -> code_python.Facts:
+        return facts_of(self._texts, path)[1]
+
+    def _units(self, path: str) -> Table | None:
         found = self._texts.read(path, code_python.KIND, code_python.analyse, "units")[1]
-        return None if found is False else [unit_of(row) for row in found]
+        return None if found is False else table_of(found)
 
     def _whole(self, path: str, sees: int) -> str:
         if not path.endswith(".py"):
@@ -91,7 +94,7 @@ def explained(modules: Modules, reached: Reached, path: str) -> dict[str, Explai
     """See Functions.explained."""
     whole = reached.whole.get(path, "")
     found = {"*": Explained(1, 0, [], whole)}
-    for number, unit in enumerate(modules.units(path)):
+    for number, unit in enumerate(modules.table(path)):
         if (path, number) in reached.via:
             way = path_to(modules, reached, (path, number))
             found.setdefault(unit.label, Explained(unit.first, unit.last, way, whole))

@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from labmake.environment.code_silent import METHODS, is_silent, is_silent_base, is_silent_builtin
 from labmake.environment.code_tree import Tree, find_module, join, relative_base
-from labmake.environment.code_units import Imported, Unit
+from labmake.environment.code_units import Imported, Table, Unit, table
 from labmake.environment.code_visit import DEFERRED
 
 Item = tuple[str, int]
 """A unit by its file and number."""
+
+
+Facts = Mapping[str, Any]
+"""See labmake.environment.code_python.analyse."""
+
+_NONE = table([])
 
 
 class Place(NamedTuple):
@@ -41,19 +47,29 @@ class Meaning:
 
 
 class Modules:
-    """The files of one closure and what their names mean. `units` gives the units of a file, None if they are unknown.
+    """The files of one closure and what their names mean.
+
+    `facts` and `units` give those of a file (see code_python.analyse), None for units that are unknown.
 
     Everything follows from the files and from `roots`, Python's path, alone.
     """
 
-    def __init__(self, files: Iterable[str], roots: Sequence[str], units: Callable[[str], list[Unit] | None]) -> None:
+    def __init__(
+        self,
+        files: Iterable[str],
+        roots: Sequence[str],
+        facts: Callable[[str], Facts],
+        units: Callable[[str], Table | None],
+    ) -> None:
         self.files = frozenset(files)
         self.roots = list(roots)
         self.tree = _tree(self.files)
+        self._facts = facts
         self._read = units
-        self._units: dict[str, list[Unit]] = {}
+        self._tables: dict[str, Table] = {}
         self._unread: set[str] = set()
-        self._bound: dict[str, dict[str, list[int]]] = {}
+        self._quiet: dict[str, bool] = {}
+        self._imported: dict[tuple[str, int, str, str], list[str]] = {}
         self._meanings: dict[tuple[str, str], Meaning] = {}
         self._places: dict[tuple[str, int, str], tuple[list[str], Place | None]] = {}
         self._pure: dict[Item, bool] = {}
@@ -61,30 +77,38 @@ class Modules:
 
     # --- modules ----------------------------------------------------------------------------------------------------
 
-    def units(self, file: str) -> list[Unit]:
+    def table(self, file: str) -> Table:
         """The units of a file; none of one that is no Python text."""
-        found = self._units.get(file)
+        found = self._tables.get(file)
         if found is None:
-            read = self._read(file) if file.endswith(".py") else []
+            read = self._read(file) if file.endswith(".py") else _NONE
             if read is None:
                 self._unread.add(file)
-            found = self._units[file] = read or []
+            found = self._tables[file] = read or _NONE
         return found
+
+    def unit(self, item: Item) -> Unit:
+        return self.table(item[0]).unit(item[1])
 
     def is_unread(self, file: str) -> bool:
         """Is a file's text too deep to tell its units?"""
-        self.units(file)
+        self.table(file)
         return file in self._unread
 
-    def bound(self, file: str) -> dict[str, list[int]]:
-        """Name → the units of a file that bind it."""
-        found = self._bound.get(file)
+    def is_quiet(self, file: str) -> bool:
+        """Is it known without a look at its units that a module does nothing when it runs, and binds each name once?"""
+        found = self._quiet.get(file)
         if found is None:
-            found = self._bound[file] = {}
-            for number, unit in enumerate(self.units(file)):
-                for name in unit.names:
-                    found.setdefault(name, []).append(number)
+            facts = self._facts(file) if file.endswith(".py") else {"quiet": False}
+            # What its text alone tells holds if these modules are none of the project's.
+            found = facts["quiet"] and all(self.place(file, 0, module)[1] is None for module in facts["assumes"])
+            self._quiet[file] = found
         return found
+
+    def runs(self, file: str) -> Iterator[tuple[int, list[str]]]:
+        """What a module imports when it runs: the units that do, and the files that each runs."""
+        for number, level, module, attr in self._facts(file)["runs"] if file.endswith(".py") else ():
+            yield number, self.imported(file, level, module, attr)
 
     def place(self, file: str, level: int, module: str) -> tuple[list[str], Place | None]:
         """The files that an import of `module` in `file` runs, and the module; None if it is not of the project."""
@@ -124,25 +148,27 @@ class Modules:
         files, folders = self.tree.listing(folder)
         return bool(files or folders)
 
-    def imported(self, file: str, one: Imported) -> Iterator[str]:
-        """The files that an import runs."""
-        run, place = self.place(file, one.level, one.module)
-        yield from run
-        if place is not None and one.attr not in ("", "."):
-            names = [one.attr]
-            if one.attr == "*":
-                names = [below.partition(".")[0] for folder in place.folders for below in self._below(folder)]
+    def imported(self, file: str, level: int, module: str, attr: str) -> list[str]:
+        """The files that an import of `module`, and of `attr` from it, runs."""
+        key = (file if level else "", level, module, attr)
+        found = self._imported.get(key)
+        if found is None:
+            run, place = self.place(file, level, module)
+            found = self._imported[key] = list(run)
+            names = [] if place is None or attr in ("", ".") else [attr]
+            if place is not None and attr == "*":
+                names = [name.partition(".")[0] for folder in place.folders for name in self._names_in(folder)]
             for name in names:
-                below = self.submodule(place, name)
-                if below is not None and below.file:
-                    yield below.file
+                below = self.submodule(place, name) if place is not None else None
+                found += [below.file] if below is not None and below.file else []
+        return found
 
     def below(self, place: Place) -> list[str]:
         """The files of a module and of all that lie below it."""
         within = [file for folder in place.folders for file in sorted(self.files) if file.startswith(f"{folder}/")]
         return list(dict.fromkeys([*([place.file] if place.file else []), *within]))
 
-    def _below(self, folder: str) -> Iterable[str]:
+    def _names_in(self, folder: str) -> Iterable[str]:
         files, folders = self.tree.listing(folder)
         return sorted(files | folders) if folder not in self.roots else ()
 
@@ -165,26 +191,24 @@ class Modules:
             return True
         seen.add((file, name, rest))
         known = False
-        for number in self.bound(file).get(name, ()):
+        table = self.table(file)
+        for number in table.bound.get(name, ()):
             known = True
-            unit = self.units(file)[number]
+            unit = table.unit(number)
             into.passed[(file, number)] = None
             imports = [one for one in unit.imports if one.bound == name and not one.flags & DEFERRED]
             if unit.kind != "import":
                 into.ends.append(((file, number), rest))
             for one in imports:
                 self._through(file, one, rest, into, seen)
-        for number in self._stars(file):
+        for number in table.stars:
             known = self._star(file, number, name, rest, into, seen) or known
         return known
-
-    def _stars(self, file: str) -> list[int]:
-        return [number for number, unit in enumerate(self.units(file)) if unit.kind == "star"]
 
     def _star(
         self, file: str, number: int, name: str, rest: str, into: Meaning, seen: set[tuple[str, str, str]]
     ) -> bool:
-        (one,) = self.units(file)[number].imports
+        (one,) = self.unit((file, number)).imports
         _, place = self.place(file, one.level, one.module)
         into.passed[(file, number)] = None
         if place is None:
@@ -192,7 +216,7 @@ class Modules:
             return False
         known = False
         if place.file:
-            for exported in self.bound(place.file).get("__all__", ()):
+            for exported in self.table(place.file).bound.get("__all__", ()):
                 into.passed[(place.file, exported)] = None
             known = self._resolve(place.file, name, rest, into, seen)
             known = self._hook(place.file, into) or known
@@ -234,7 +258,7 @@ class Modules:
             self._hook(place.file, into)
 
     def _hook(self, file: str, into: Meaning) -> bool:
-        numbers = self.bound(file).get("__getattr__", ())
+        numbers = self.table(file).bound.get("__getattr__", ())
         into.passed.update(((file, number), None) for number in numbers)
         into.hooked = into.hooked or bool(numbers)
         return bool(numbers)
@@ -250,7 +274,7 @@ class Modules:
         return not known
 
     def _is_pure(self, file: str, number: int) -> bool:
-        unit = self.units(file)[number]
+        unit = self.unit((file, number))
         if unit.kind in ("effect", "star"):
             return False
         if unit.kind == "import":
@@ -266,7 +290,7 @@ class Modules:
         if meaning.modules or meaning.is_open:
             return False
         for item, rest in meaning.ends:
-            found = self.units(item[0])[item[1]]
+            found = self.unit(item)
             dispatch = rest == "register" and "d" in found.marks and unit.kind == "function"
             method = rest in METHODS and found.kind == "constant" and "v" in found.marks
             if not (dispatch or (method and not self.is_tainted(item))):
@@ -280,7 +304,7 @@ class Modules:
         if meaning.modules or meaning.is_open:
             return False
         for item, rest in meaning.ends:
-            if self.units(item[0])[item[1]].kind != "class" or rest or self.is_tainted(item):
+            if self.unit(item).kind != "class" or rest or self.is_tainted(item):
                 return False
         return all(is_silent_base(dotted) for dotted in meaning.outside)
 
@@ -290,17 +314,17 @@ class Modules:
 
     def dispatches(self, file: str, number: int) -> list[Item]:
         """The functions made by singledispatch to which a unit is added by `@f.register`."""
-        unit = self.units(file)[number]
+        unit = self.unit((file, number))
         chains = [chain for chain in unit.calls if chain.endswith(".register")] if unit.kind == "function" else []
         ends = [end for chain in chains for end in self.meaning(file, chain).ends]
-        return [item for item, rest in ends if rest == "register" and "d" in self.units(item[0])[item[1]].marks]
+        return [item for item, rest in ends if rest == "register" and "d" in self.unit(item).marks]
 
     def is_tainted(self, item: Item) -> bool:
         """May using the value of this unit run code that its module's text does not show?"""
         known = self._tainted.get(item)
         if known is None:
             self._tainted[item] = True
-            unit = self.units(item[0])[item[1]]
+            unit = self.unit(item)
             known = "h" in unit.marks or self.is_effect(item)
             if not known and unit.kind != "function":
                 known = any(self._touches(item[0], chain) for chain in unit.now)

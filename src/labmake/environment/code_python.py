@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import ast
+import builtins
 import posixpath
 import sys
 from collections.abc import Iterable
 from typing import Any
 
 from labmake.environment.code_declarations import drop_declarations, imports_labmake, labmake_names
-from labmake.environment.code_units import Unit, pieces
-from labmake.environment.code_visit import Seen, Visitor
+from labmake.environment.code_link import Modules
+from labmake.environment.code_units import Table, Unit, pieces, table
+from labmake.environment.code_visit import DEFERRED, Seen, Visitor
 from labmake.environment.code_vocabulary import BINDS_UNSEEN, READS_ITSELF, sees
 from labmake.errors import RuleError
 from labmake.model import digest_of
@@ -18,11 +20,13 @@ from labmake.model import digest_of
 KIND = f"python {sys.version_info[0]}.{sys.version_info[1]} 2"
 """Names this analysis in a memo: trees differ between Python versions; the last number is raised with the code."""
 
+BUILTINS = frozenset(dir(builtins))
+
 Facts = dict[str, Any]
 
 
 def analyse(source: bytes, path: str) -> dict[str, Any]:
-    """Everything labmake needs of a Python file: {"facts": a JSON object, "units": a list}.
+    """Everything labmake needs of a Python file, as JSON: {"facts": what follows, "units": see code_units.Table}.
 
     imports  list of [level, module, names]; `import a.b` is [0, "a.b", []]
     names    what the module binds at its top level, in order, without its plan functions
@@ -33,9 +37,11 @@ def analyse(source: bytes, path: str) -> dict[str, Any]:
     raw      true if only its bytes identify it
     body, docs, declared   digests of its statements; of its docstrings; of plan functions and imports of labmake that
              nothing in it uses, but another module could import
+    runs     [number of the unit, level, module, name] of what it imports when it runs; "" or "." for no name
+    quiet    true if it does nothing when it runs and binds each name once, as long as none of `assumes`, modules that
+             it imports, is of the project
 
-    The units (see labmake.environment.code_units) are those of functions' identities; False if the tree is too deep to
-    be read. Raises RuleError when the file is not valid Python.
+    Units are False if the tree is too deep to be read. Raises RuleError when the file is not valid Python.
     """
     shadowed: frozenset[str] = frozenset()
     while True:
@@ -55,10 +61,34 @@ def analyse(source: bytes, path: str) -> dict[str, Any]:
             break
         shadowed |= wrong
     loose = {index for index, (node, _, _) in enumerate(parts) if id(node) in plans or imports_labmake(node)}
-    return {
-        "facts": _facts(parts, loose, plans, exported, docs),
-        "units": [unit for _, _, units in parts for unit in units],
-    }
+    units = table([unit for _, _, units in parts for unit in units])
+    facts = _facts(parts, loose, plans, exported, docs)
+    return {"facts": facts | _running(units), "units": units.kept()}
+
+
+def _running(units: Table) -> Facts:
+    """`runs`, `quiet` and `assumes` of a module's units."""
+    path = "alone.py"
+    runs = [
+        [number, one.level, one.module, one.attr]
+        for number, unit in enumerate(units)
+        for one in unit.imports
+        if not one.flags & DEFERRED
+    ]
+    alone = Modules([path], [], lambda _: {"quiet": False, "runs": ()}, lambda _: units)
+    steady = all(len(numbers) == 1 and name not in BUILTINS for name, numbers in units.bound.items())
+    quiet = steady and not any(
+        alone.is_effect((path, number)) or any(chain.endswith(".register") for chain in unit.calls)
+        for number, unit in enumerate(units)
+    )
+    assumes: set[str] = set()
+    for unit in units if quiet else ():
+        for chain in {*unit.calls, *unit.bases, *unit.touched, *unit.now}:
+            for item in alone.meaning(path, chain).passed:
+                imports = units.unit(item[1]).imports
+                assumes.update(one.module for one in imports)
+                quiet = quiet and not any(one.level for one in imports)
+    return {"runs": runs, "quiet": quiet, "assumes": sorted(assumes)}
 
 
 def _facts(
@@ -133,7 +163,7 @@ def _unread(tree: ast.Module, exported: list[str]) -> Facts:
             imports += [[0, alias.name, []] for alias in node.names]
         elif isinstance(node, ast.ImportFrom):
             imports.append([node.level, node.module or "", [alias.name for alias in node.names]])
-    nothing = dict.fromkeys(("body", "docs", "declared"), "")
+    nothing = dict.fromkeys(("body", "docs", "declared"), "") | {"runs": [], "quiet": False, "assumes": []}
     return {"imports": imports, "all": exported, "names": [], "plans": [], "open": True, "raw": True, "sees": 2} | nothing
 
 

@@ -27,6 +27,8 @@ from labmake.environment.code_visit import DEFERRED, GUARDED, VALUE
 from labmake.environment.code_vocabulary import OPENS_ALL, OPENS_ALL_PAIRS, OPENS_MODULE, sees
 from labmake.model import canonical
 
+BUILTINS = frozenset(dir(builtins))
+
 RUNS, WHOLE = -1, -2
 """Instead of a unit's number: the module is run; all of it is reached."""
 
@@ -73,13 +75,14 @@ class _Reach:
     def _module(self, file: str) -> None:
         """A module is run: what it imports is run, and its effects count."""
         modules, item = self.modules, (file, RUNS)
-        units = modules.units(file)
+        for _, paths in modules.runs(file):
+            for path in paths:
+                self.add((path, RUNS), item)
+        if modules.is_quiet(file):
+            return
         if modules.is_unread(file):
             self.open_all(item, "it is nested too deeply to be read")
-        for number, unit in enumerate(units):
-            for one in unit.imports:
-                if not one.flags & DEFERRED:
-                    self._runs(file, one, item)
+        for number in range(len(modules.table(file))):
             if modules.is_effect((file, number)):
                 self.add((file, number), item)
             for end in modules.dispatches(file, number):
@@ -88,12 +91,12 @@ class _Reach:
                     self.add((file, number), end)
 
     def _runs(self, file: str, one: Imported, via: Item) -> None:
-        for path in self.modules.imported(file, one):
+        for path in self.modules.imported(file, one.level, one.module, one.attr):
             self.add((path, RUNS), via)
 
     def _whole(self, file: str) -> None:
         self.add((file, RUNS), (file, WHOLE))
-        for number, unit in enumerate(self.modules.units(file)):
+        for number, unit in enumerate(self.modules.table(file)):
             self.add((file, number), (file, WHOLE))
             for one in unit.imports:
                 if not one.flags & DEFERRED and one.bound:
@@ -115,7 +118,7 @@ class _Reach:
 
     def _unit(self, item: Item) -> None:
         modules, file = self.modules, item[0]
-        unit = modules.units(file)[item[1]]
+        unit = modules.unit(item)
         self.add((file, RUNS), item)
         for chain in unit.uses:
             self._take(modules.meaning(file, chain), item, f"{unit.label} uses the module {chain} as a value")
@@ -140,7 +143,7 @@ class _Reach:
         if one.flags & VALUE:
             self._take(self.modules.through(file, one, ""), via, f"{unit.label} uses the module {one.module} as a value")
         if one.flags & GUARDED:
-            for path in list(self.modules.imported(file, one)):
+            for path in self.modules.imported(file, one.level, one.module, one.attr):
                 self.open_module(Place(path, ()), via, "it is imported in a try or with, so its failure may be caught")
 
     def _words(self, item: Item, unit: Unit) -> None:
@@ -198,6 +201,10 @@ class _Order:
         self.modules = modules
         self.reached = reached
         self.running = [file for file, number in reached.via if number == RUNS]
+        self.numbers: dict[str, list[int]] = {}
+        for file, number in reached.via:
+            if number >= 0:
+                self.numbers.setdefault(file, []).append(number)
         self.weighty = self._weighty()
         self.early = self._early()
 
@@ -207,10 +214,9 @@ class _Order:
         importers: dict[str, set[str]] = {}
         pending = []
         for file in self.running:
-            for unit in self.modules.units(file):
-                for one in unit.imports:
-                    for path in self.modules.imported(file, one):
-                        importers.setdefault(path, set()).add(file)
+            for _, paths in self.modules.runs(file):
+                for path in paths:
+                    importers.setdefault(path, set()).add(file)
             if not file.endswith(".py") or self._is_weighty(file):
                 pending.append(file)
         found: set[str] = set()
@@ -222,14 +228,15 @@ class _Order:
         return found
 
     def _is_weighty(self, file: str) -> bool:
-        units = self.modules.units(file)
-        effects = any(self.modules.is_effect((file, number)) for number in range(len(units)))
+        if self.modules.is_quiet(file):
+            return False
+        effects = any(self.modules.is_effect((file, number)) for number in range(len(self.modules.table(file))))
         return effects or bool(self._unsteady(file))
 
     def _unsteady(self, file: str) -> set[str]:
         """Names whose meaning changes while a module runs."""
-        bound = self.modules.bound(file)
-        return {name for name, numbers in bound.items() if len(numbers) > 1 or hasattr(builtins, name)}
+        bound = {} if self.modules.is_quiet(file) else self.modules.table(file).bound
+        return {name for name, numbers in bound.items() if len(numbers) > 1 or name in BUILTINS}
 
     def _early(self) -> set[Item]:
         """What the statements with effects may reach while modules run."""
@@ -242,26 +249,23 @@ class _Order:
 
     def rows(self, file: str) -> Iterable[list[object]]:
         """What of a module counts, if not all of it does."""
-        modules, via = self.modules, self.reached.via
+        modules = self.modules
         unsteady = self._unsteady(file)
-        stars = any(unit.kind == "star" for unit in modules.units(file))
+        stars = bool(modules.table(file).stars) if not modules.is_quiet(file) else False
+        weighty = {number for number, paths in modules.runs(file) if not self.weighty.isdisjoint(paths)}
         fixed: list[list[object]] = []
         free: list[list[object]] = []
-        for number, unit in enumerate(modules.units(file)):
+        for number in sorted(weighty.union(self.numbers.get(file, ()))):
             item = (file, number)
-            docs = unit.docs if self.reached.sees else ""
-            if modules.is_effect(item) or self._imports_weighty(file, unit):
-                fixed.append([unit.label, unit.digest, docs, -1])
-            elif item in via and (not unsteady.isdisjoint(unit.names) or modules.dispatches(*item)):
-                fixed.append([unit.label, unit.digest, docs, -1])
-            elif item in via:
+            unit = modules.unit(item)
+            row = [unit.label, unit.digest, unit.docs if self.reached.sees else ""]
+            ordered = number in weighty or not unsteady.isdisjoint(unit.names)
+            if ordered or modules.is_effect(item) or modules.dispatches(*item):
+                fixed.append([*row, -1])
+            else:
                 now = stars or item in self.early or any(name.partition(".")[0] in unsteady for name in unit.now)
-                free.append([unit.label, unit.digest, docs, len(fixed) if now else -1])
+                free.append([*row, len(fixed) if now else -1])
         return [*fixed, *sorted(free, key=canonical)]
-
-    def _imports_weighty(self, file: str, unit: Unit) -> bool:
-        now = (one for one in unit.imports if not one.flags & DEFERRED)
-        return any(path in self.weighty for one in now for path in self.modules.imported(file, one))
 
 
 def path_to(modules: Modules, reached: Reached, item: Item) -> list[str]:
@@ -271,6 +275,6 @@ def path_to(modules: Modules, reached: Reached, item: Item) -> list[str]:
     step: Item | None = item
     while step is not None:
         if step[1] >= 0:
-            found.append(modules.units(step[0])[step[1]].label)
+            found.append(modules.unit(step).label)
         step = seen.get(step)
     return list(reversed(found))

@@ -94,16 +94,17 @@ def find_module(tree: Tree, name: str, folders: Iterable[str]) -> tuple[str | No
     """
     portions: list[str] = []
     for folder in folders:
+        files, below = tree.listing(folder)
         base = join(folder, name)
-        is_folder = tree.is_folder(base)
-        for suffix in SUFFIXES if is_folder else ():
-            if tree.is_file(f"{base}/__init__{suffix}"):
-                return f"{base}/__init__{suffix}", [base]
-        for suffix in SUFFIXES:
-            if tree.is_file(base + suffix):
-                return base + suffix, []
-        if is_folder:
+        if name in below:
+            inside = tree.listing(base)[0]
+            for suffix in SUFFIXES:
+                if f"__init__{suffix}" in inside:
+                    return f"{base}/__init__{suffix}", [base]
             portions.append(base)
+        for suffix in SUFFIXES:
+            if name + suffix in files:
+                return base + suffix, []
     return None, portions
 
 
