@@ -107,7 +107,7 @@ def _check(opened: Session, build: Build, node: str) -> tuple[Fact, Action, list
 
 def _told(reason: Reason) -> str:
     if reason.kind == "code" or not (reason.old or reason.new):
-        return reason.subject
+        return f"{reason.subject} {reason.words}".rstrip()
     return f"{reason.subject} {reason.old or '(nothing)'} → {reason.new or '(nothing)'}".strip()
 
 

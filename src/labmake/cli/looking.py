@@ -96,7 +96,7 @@ def _tell_reasons(opened: Session, build: Build, node: str, outcome: Outcome) ->
 
 def _told(reason: Reason) -> str:
     if not reason.old and not reason.new:
-        return reason.subject
+        return f"{reason.subject} {reason.words}".rstrip()
     change = f"{reason.old or '(nothing)'} → {reason.new or '(nothing)'}"
     return f"{reason.subject}  {change}" if reason.subject else change
 

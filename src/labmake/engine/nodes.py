@@ -214,6 +214,7 @@ def decide(services: Services, match: Match) -> Asking:
             places=places_of,
             keep=services.keep,
             wrap=step.options.get("wrap", ""),
+            asked=code[6:],
         )
     except FileChanged as changed:
         raise LabmakeError(f"a file changed while it was read: {changed}", [], ["build again"], where) from None

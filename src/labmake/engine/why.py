@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import difflib
 import json
 from dataclasses import dataclass
 
 from labmake.engine.services import Services
+from labmake.engine.why_code import code_changes
 from labmake.errors import StoreError
 from labmake.model import Action, Digest, Fact
 
@@ -16,12 +16,14 @@ SHOWN = 12
 
 @dataclass(frozen=True, slots=True)
 class Reason:
-    """`kind` (input, code, parameter, environment, …), what it is about, its old and its new value ("" for none)."""
+    """`kind` (input, code, parameter, environment, …), what it is about, its old and its new value ("" for none), and
+    what happened in words where values would say nothing."""
 
     kind: str
     subject: str
     old: str = ""
     new: str = ""
+    words: str = ""
 
 
 def differences(services: Services, fact: Fact, action: Action) -> list[Reason]:
@@ -78,7 +80,8 @@ def _reasons(services: Services, fact: Fact, action: Action, key: tuple[str, str
     if word == "environment":
         return _environment(services, old, new)
     if word == "code":
-        return [Reason("code", _changed_line(services, fact, action, subject), old[:SHOWN], new[:SHOWN])]
+        changes = code_changes(services, fact, action, subject, old, new)
+        return [Reason("code", at, *(("", "") if what else (old[:SHOWN], new[:SHOWN])), what) for at, what in changes]
     if word == "input" and not old.endswith("items"):
         return [Reason("input", subject, _short(old), _short(new))]
     return [Reason(word, subject, old, new)]
@@ -103,27 +106,3 @@ def _environment(services: Services, old: Digest, new: Digest) -> list[Reason]:
 
 def _words(text: str) -> dict[str, str]:
     return {name: value for name, _, value in (line.partition(" ") for line in text.splitlines())}
-
-
-def _changed_line(services: Services, fact: Fact, action: Action, place: str) -> str:
-    """`file:line` of the first line of a code file that changed; the file alone if its old text is gone."""
-    old = _snapshot(services, fact).get(place)
-    new = dict(action.code).get(place)
-    if old is None or new is None:
-        return place
-    try:
-        before, after = (services.blobs.read(digest).decode(errors="replace").splitlines() for digest in (old, new))
-    except StoreError:
-        return place
-    for tag, _, _, start, _ in difflib.SequenceMatcher(None, before, after, autojunk=False).get_opcodes():
-        if tag != "equal":
-            return f"{place}:{start + 1}"
-    return place
-
-
-def _snapshot(services: Services, fact: Fact) -> dict[str, Digest]:
-    try:
-        text = services.blobs.read(fact.snapshot).decode()
-        return dict(json.loads(line) for line in text.splitlines())
-    except (StoreError, ValueError):
-        return {}
