@@ -80,10 +80,12 @@ STATEMENTS = (
 MODULE_STATEMENTS = (
     "import {D} as {n}", "from {D} import {m} as {n}", "from {D} import {n}", "from {D} import {n}",
     "import {D}", "from {D} import *", "{n} = {M}.{m}",
-    "def {n}():\n    import {D} as k\n    return val(k.{m})", "def {n}():\n    from {D} import {m} as k\n    return val(k)",
+    "def {n}():\n    import {D} as k\n    return val(k.{m})",
+    "def {n}():\n    from {D} import {m} as k\n    return val(k)",
     "try:\n    from {D} import {m} as {n}\nexcept ImportError:\n    {n} = {i}",
     "{M}.{n} = {i}", "def {n}():\n    {M}.{m} = {i}\n    return {e}",
-    "def __getattr__(name):\n    if name not in NAMES:\n        raise AttributeError(name)\n    return {i}\nfrom tools import NAMES",
+    "from tools import NAMES\ndef __getattr__(name):\n    if name in NAMES:\n        return {i}\n"
+    "    raise AttributeError(name)",
 )  # fmt: skip
 DYNAMIC_STATEMENTS = (
     "{n} = {M}", "def {n}():\n    setattr({M}, '{m}', {i})\n    return {e}", "globals()['{n}'] = {i}",

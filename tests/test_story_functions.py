@@ -114,7 +114,9 @@ def change(space: Space, name: str, before: str, after: str) -> None:
         ("src/tools.py", "def high", "# high\ndef high", []),
     ],
 )  # fmt: skip
-def test_an_edit_reruns_the_steps_that_reach_it(made: Space, name: str, before: str, after: str, ran: list[str]) -> None:
+def test_an_edit_reruns_the_steps_that_reach_it(
+    made: Space, name: str, before: str, after: str, ran: list[str]
+) -> None:
     change(made, name, before, after)
     made.build()
     assert made.ran == ran
@@ -135,6 +137,7 @@ def test_why_names_the_function_its_line_and_what_reaches_it(made: Space) -> Non
     told = made.why("fit.txt")
     assert "src/model.py:4 BASE changed, reached from fit through prior" in told
     assert "Model" not in told and "unused" not in told
+    made.build()
     change(made, "script.py", "return COLOUR + fit", "shade = COLOUR\n    return shade + fit")
     assert "script.py:39 plot changed\n" in made.why("plot.txt")
 

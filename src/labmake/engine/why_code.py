@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import json
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 from labmake.engine.questions import code_closure
 from labmake.engine.services import Services
@@ -82,7 +83,7 @@ def _explained(services: Services, fact: Fact, action: Action, place: str) -> Ma
         return None
 
 
-def _rows(services: Services, digest: Digest) -> list[list[object]] | None:
+def _rows(services: Services, digest: Digest) -> list[list[Any]] | None:
     """The rows of an identity (see environment.code_reach); None if they are gone, or it is the identity of a file."""
     try:
         rows = [json.loads(line) for line in services.blobs.read(digest).decode().splitlines()]
@@ -92,7 +93,7 @@ def _rows(services: Services, digest: Digest) -> list[list[object]] | None:
 
 
 def _first_line(old: list[str] | None, new: list[str] | None, first: int, last: int) -> int:
-    """The first line among those from `first` to `last` (1 based) that changed, comments aside; 0 if that is unknown."""
+    """The first line from `first` to `last` (1 based) that changed, comments aside; 0 if that is unknown."""
     if old is None or new is None:
         return 0
     found = 0

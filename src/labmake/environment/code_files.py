@@ -42,8 +42,8 @@ class CodeReader:
     `digest` gives the digest of a project path's bytes (from a stat cache; raises FileNotFoundError). `memo` keeps what
     was read from a file's text, as JSON, under keys that begin with the file's digest: with the same memo no file is
     parsed twice. What imports mean is found anew each time, since it also depends on files that are absent.
-    `sites` are the site-packages whose `.pth` files may put project folders on Python's path. `keep` stores the texts that
-    functions' identities are the digests of, for `labmake why`.
+    `sites` are the site-packages whose `.pth` files may put project folders on Python's path. `keep` stores the texts
+    that functions' identities are the digests of, for `labmake why`.
     """
 
     def __init__(

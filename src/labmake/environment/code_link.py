@@ -99,10 +99,10 @@ class Modules:
         """Is it known without a look at its units that a module does nothing when it runs, and binds each name once?"""
         found = self._quiet.get(file)
         if found is None:
-            facts = self._facts(file) if file.endswith(".py") else {"quiet": False}
+            facts: Facts = self._facts(file) if file.endswith(".py") else {"quiet": False, "assumes": []}
             # What its text alone tells holds if these modules are none of the project's.
-            found = facts["quiet"] and all(self.place(file, 0, module)[1] is None for module in facts["assumes"])
-            self._quiet[file] = found
+            alone = all(self.place(file, 0, module)[1] is None for module in facts["assumes"])
+            found = self._quiet[file] = bool(facts["quiet"]) and alone
         return found
 
     def runs(self, file: str) -> Iterator[tuple[int, list[str]]]:

@@ -1,4 +1,4 @@
-"""What labmake knows of a Python file from its text alone: imports, names, units, identities. JSON, so it can be kept."""
+"""What labmake knows of a Python file from its text alone, as JSON: imports, names, units, identities."""
 
 from __future__ import annotations
 
@@ -164,7 +164,15 @@ def _unread(tree: ast.Module, exported: list[str]) -> Facts:
         elif isinstance(node, ast.ImportFrom):
             imports.append([node.level, node.module or "", [alias.name for alias in node.names]])
     nothing = dict.fromkeys(("body", "docs", "declared"), "") | {"runs": [], "quiet": False, "assumes": []}
-    return {"imports": imports, "all": exported, "names": [], "plans": [], "open": True, "raw": True, "sees": 2} | nothing
+    return {
+        "imports": imports,
+        "all": exported,
+        "names": [],
+        "plans": [],
+        "open": True,
+        "raw": True,
+        "sees": 2,
+    } | nothing
 
 
 def identity(facts: Facts, digest: str, sees: int, imported: bool) -> str:

@@ -141,7 +141,9 @@ class _Reach:
                 why = f"{unit.label} uses the module {one.bound} as a value"
                 self._take(self.modules.through(file, one, rest), via, why)
         if one.flags & VALUE:
-            self._take(self.modules.through(file, one, ""), via, f"{unit.label} uses the module {one.module} as a value")
+            self._take(
+                self.modules.through(file, one, ""), via, f"{unit.label} uses the module {one.module} as a value"
+            )
         if one.flags & GUARDED:
             for path in self.modules.imported(file, one.level, one.module, one.attr):
                 self.open_module(Place(path, ()), via, "it is imported in a try or with, so its failure may be caught")

@@ -65,7 +65,8 @@ METHODS = frozenset(
 def is_silent(dotted: str) -> bool:
     """Is this name, imported from outside of the project, known to do nothing but give a value?"""
     module, _, name = dotted.rpartition(".")
-    return _known(module, name) or _known(module.rpartition(".")[0], module.rpartition(".")[2]) and name in _CLASS
+    outer, _, owner = module.rpartition(".")
+    return _known(module, name) or (name in _CLASS and _known(outer, owner))
 
 
 def _known(module: str, name: str) -> bool:

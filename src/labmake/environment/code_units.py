@@ -62,7 +62,9 @@ class Table:
 
     __slots__ = ("_texts", "_units", "bound", "stars")
 
-    def __init__(self, units: list[Unit | None], texts: list[str], bound: dict[str, list[int]], stars: list[int]) -> None:
+    def __init__(
+        self, units: list[Unit | None], texts: list[str], bound: dict[str, list[int]], stars: list[int]
+    ) -> None:
         self._units = units
         self._texts = texts
         self.bound = bound
@@ -104,9 +106,7 @@ def table_of(kept: dict[str, Any]) -> Table:
     return Table([None] * len(kept["rows"]), kept["rows"], kept["bound"], kept["stars"])
 
 
-def pieces(
-    statements: Iterable[ast.stmt], visitor: Visitor, main: bool
-) -> Iterator[tuple[ast.stmt, Seen, list[Unit]]]:
+def pieces(statements: Iterable[ast.stmt], visitor: Visitor, main: bool) -> Iterator[tuple[ast.stmt, Seen, list[Unit]]]:
     """Each statement of a module, what was seen of it (of each name of an import), and the units that are in it.
 
     `main` if `__name__` may be "__main__" in a step. Raises RecursionError for the rare tree that is too deep.

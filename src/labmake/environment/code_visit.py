@@ -178,16 +178,17 @@ class Visitor:
             self._bind(name)
 
     def _attribute(self, node: ast.Attribute) -> None:
-        out, attributes, base = self._out, [node.attr], node.value
-        while base.__class__ is ast.Attribute:
-            attributes.append(base.attr)  # type: ignore[attr-defined]
-            base = base.value  # type: ignore[attr-defined]
+        out, attributes = self._out, [node.attr]
+        base = node.value
+        while isinstance(base, ast.Attribute):
+            attributes.append(base.attr)
+            base = base.value
         attributes.reverse()
         for attribute in attributes:
             self._word(attribute)
         out.append("." + ".".join(attributes))
-        if base.__class__ is ast.Name:
-            name: str = base.id  # type: ignore[attr-defined]
+        if isinstance(base, ast.Name):
+            name = base.id
             out.append("Name")
             out.append(name)
             if name in VOCABULARY:
@@ -334,44 +335,48 @@ class Visitor:
             for imported in scope.imports.get(name, ()):
                 imported.rests.add(rest)
 
-    def _function(self, node: Function | ast.Lambda) -> None:
-        lambda_ = isinstance(node, ast.Lambda)
-        out = self._out
-        out.append(node.__class__.__name__)
-        if not lambda_:
-            self._bind(node.name)
-            self._word(node.name)
-            out.append(node.name)
-            self._many(node.decorator_list)
-        arguments = node.args
-        self._many(arguments.defaults)
-        self._many(arguments.kw_defaults)
+    def _lambda(self, node: ast.Lambda) -> None:
+        self._out.append("Lambda")
+        self._defaults(node.args)
+        self._open("function")
+        self._arguments(node.args)
+        self._visit(node.body)
+        self._close()
+
+    def _function(self, node: Function) -> None:
+        self._bind(node.name)
+        self._word(node.name)
+        self._out += (node.__class__.__name__, node.name)
+        self._many(node.decorator_list)
+        self._defaults(node.args)
         self._open("function")
         for parameter in getattr(node, "type_params", ()):
             self._parameter(parameter)
-        if not lambda_:
-            self._type(node.returns)
+        self._type(node.returns)
+        self._arguments(node.args)
+        # What annotations use is evaluated in the names outside, even if an argument has the same name.
+        scope = self._scope
+        outside = {chain for chain in scope.loads if chain.partition(".")[0] in scope.bound}
+        self._stack[-2].nested |= outside
+        scope.loads -= outside
+        self._block(node, node.name)
+        self._close()
+
+    def _defaults(self, arguments: ast.arguments) -> None:
+        self._many(arguments.defaults)
+        self._many(arguments.kw_defaults)
+
+    def _arguments(self, arguments: ast.arguments) -> None:
         for group in (arguments.posonlyargs, arguments.args, arguments.kwonlyargs):
             self._many(group)
         for single in (arguments.vararg, arguments.kwarg):
-            self._visit(single) if single is not None else out.append("-")
-        # Annotations and types are evaluated outside; only then are the arguments' names bound.
+            self._visit(single) if single is not None else self._out.append("-")
+        # Annotations are evaluated before the arguments' names are bound.
         for argument in (*arguments.posonlyargs, *arguments.args, *arguments.kwonlyargs):
             self._bind(argument.arg)
         for single in (arguments.vararg, arguments.kwarg):
             if single is not None:
                 self._bind(single.arg)
-        if lambda_:
-            self._visit(node.body)
-        else:
-            # What annotations use is evaluated in the names outside, even if an argument has the same name.
-            outer = self._stack[-2]
-            outer.nested |= {chain for chain in self._scope.loads if chain.partition(".")[0] in self._scope.bound}
-            self._scope.loads = {
-                chain for chain in self._scope.loads if chain.partition(".")[0] not in self._scope.bound
-            }
-            self._block(node, node.name)
-        self._close()
 
     def _class(self, node: ast.ClassDef) -> None:
         self._bind(node.name)
@@ -491,7 +496,7 @@ _HANDLERS: dict[type[ast.AST], Callable[[Visitor, Any], None]] = {
     ast.arg: Visitor._argument,
     ast.FunctionDef: Visitor._function,
     ast.AsyncFunctionDef: Visitor._function,
-    ast.Lambda: Visitor._function,
+    ast.Lambda: Visitor._lambda,
     ast.ClassDef: Visitor._class,
     ast.ListComp: Visitor._comprehension,
     ast.SetComp: Visitor._comprehension,
