@@ -59,7 +59,7 @@ FOLDER = Path("data") / "raw"
 
 def module(number: int, lines: int) -> str:
     """A module of about `lines` lines whose functions call one another and some of the modules before it."""
-    others = [other for other in (number - 1, number // 2) if 0 <= other < number]
+    others = [other for other in dict.fromkeys((number - 1, number // 2)) if 0 <= other < number]
     text = HEAD.format(imports="\n".join(f"from library import m{other}" for other in others), number=number + 1)
     count = (lines - text.count("\n")) // FUNCTION.count("\n")
     for function in range(count):

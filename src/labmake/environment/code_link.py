@@ -105,10 +105,10 @@ class Modules:
             found = self._quiet[file] = bool(facts["quiet"]) and alone
         return found
 
-    def runs(self, file: str) -> Iterator[tuple[int, list[str]]]:
-        """What a module imports when it runs: the units that do, and the files that each runs."""
-        for number, level, module, attr in self._facts(file)["runs"] if file.endswith(".py") else ():
-            yield number, self.imported(file, level, module, attr)
+    def runs(self, file: str) -> Iterator[tuple[int, list[str], list[str]]]:
+        """What a module imports when it runs: the units that do, the files that each runs, and its row (code_reach)."""
+        for number, level, module, attr, *row in self._facts(file)["runs"] if file.endswith(".py") else ():
+            yield number, self.imported(file, level, module, attr), row
 
     def place(self, file: str, level: int, module: str) -> tuple[list[str], Place | None]:
         """The files that an import of `module` in `file` runs, and the module; None if it is not of the project."""
@@ -267,6 +267,8 @@ class Modules:
 
     def is_effect(self, item: Item) -> bool:
         """May this unit do more, when its module runs, than bind names?"""
+        if self.is_quiet(item[0]):
+            return False
         known = self._pure.get(item)
         if known is None:
             self._pure[item] = False  # while it is being asked: a circle is not known to be pure
@@ -314,6 +316,8 @@ class Modules:
 
     def dispatches(self, file: str, number: int) -> list[Item]:
         """The functions made by singledispatch to which a unit is added by `@f.register`."""
+        if self.is_quiet(file):
+            return []
         unit = self.unit((file, number))
         chains = [chain for chain in unit.calls if chain.endswith(".register")] if unit.kind == "function" else []
         ends = [end for chain in chains for end in self.meaning(file, chain).ends]

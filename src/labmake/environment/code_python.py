@@ -37,7 +37,8 @@ def analyse(source: bytes, path: str) -> dict[str, Any]:
     raw      true if only its bytes identify it
     body, docs, declared   digests of its statements; of its docstrings; of plan functions and imports of labmake that
              nothing in it uses, but another module could import
-    runs     [number of the unit, level, module, name] of what it imports when it runs; "" or "." for no name
+    runs     what it imports when it runs: [number of the unit, level, module, name ("" or "." for none), label, digest,
+             docstrings]
     quiet    true if it does nothing when it runs and binds each name once, as long as none of `assumes`, modules that
              it imports, is of the project
 
@@ -70,12 +71,12 @@ def _running(units: Table) -> Facts:
     """`runs`, `quiet` and `assumes` of a module's units."""
     path = "alone.py"
     runs = [
-        [number, one.level, one.module, one.attr]
+        [number, one.level, one.module, one.attr, unit.label, unit.digest, unit.docs]
         for number, unit in enumerate(units)
         for one in unit.imports
         if not one.flags & DEFERRED
     ]
-    alone = Modules([path], [], lambda _: {"quiet": False, "runs": ()}, lambda _: units)
+    alone = Modules([path], [], lambda _: {"quiet": False, "assumes": (), "runs": ()}, lambda _: units)
     steady = all(len(numbers) == 1 and name not in BUILTINS for name, numbers in units.bound.items())
     quiet = steady and not any(
         alone.is_effect((path, number)) or any(chain.endswith(".register") for chain in unit.calls)

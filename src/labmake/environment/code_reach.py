@@ -75,7 +75,7 @@ class _Reach:
     def _module(self, file: str) -> None:
         """A module is run: what it imports is run, and its effects count."""
         modules, item = self.modules, (file, RUNS)
-        for _, paths in modules.runs(file):
+        for _, paths, _ in modules.runs(file):
             for path in paths:
                 self.add((path, RUNS), item)
         if modules.is_quiet(file):
@@ -216,7 +216,7 @@ class _Order:
         importers: dict[str, set[str]] = {}
         pending = []
         for file in self.running:
-            for _, paths in self.modules.runs(file):
+            for _, paths, _ in self.modules.runs(file):
                 for path in paths:
                     importers.setdefault(path, set()).add(file)
             if not file.endswith(".py") or self._is_weighty(file):
@@ -254,15 +254,18 @@ class _Order:
         modules = self.modules
         unsteady = self._unsteady(file)
         stars = bool(modules.table(file).stars) if not modules.is_quiet(file) else False
-        weighty = {number for number, paths in modules.runs(file) if not self.weighty.isdisjoint(paths)}
+        weighty = {number: row for number, paths, row in modules.runs(file) if not self.weighty.isdisjoint(paths)}
         fixed: list[list[object]] = []
         free: list[list[object]] = []
-        for number in sorted(weighty.union(self.numbers.get(file, ()))):
+        for number in sorted(weighty.keys() | self.numbers.get(file, ())):
+            if number in weighty:
+                label, digest, docs = weighty[number]
+                fixed.append([label, digest, docs if self.reached.sees else "", -1])
+                continue
             item = (file, number)
             unit = modules.unit(item)
             row = [unit.label, unit.digest, unit.docs if self.reached.sees else ""]
-            ordered = number in weighty or not unsteady.isdisjoint(unit.names)
-            if ordered or modules.is_effect(item) or modules.dispatches(*item):
+            if not unsteady.isdisjoint(unit.names) or modules.is_effect(item) or modules.dispatches(*item):
                 fixed.append([*row, -1])
             else:
                 now = stars or item in self.early or any(name.partition(".")[0] in unsteady for name in unit.now)
