@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from labmake.environment.code_python import analyse, identity
+from labmake.environment.code_identity import identity
+from labmake.environment.code_python import analyse
 from labmake.model import digest_of
 
 BASE = '''

@@ -139,7 +139,7 @@ def test_why_names_the_function_its_line_and_what_reaches_it(made: Space) -> Non
     assert "Model" not in told and "unused" not in told
     made.build()
     change(made, "script.py", "return COLOUR + fit", "shade = COLOUR\n    return shade + fit")
-    assert "script.py:39 plot changed\n" in made.why("plot.txt")
+    assert "script.py:34 plot changed\n" in made.why("plot.txt")
 
 
 def test_why_says_that_a_function_is_reached_now(made: Space) -> None:

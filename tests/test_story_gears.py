@@ -122,6 +122,31 @@ def test_a_source_edited_in_place_with_its_time_put_back_is_seen(small: Space) -
     assert small.ran == ["data/a.txt", "data/all.txt"]
 
 
+FOLDER = """
+rule("parts/", x="./in.txt", run=sh("mkdir -p {out}deep/empty; cp {x} {out}deep/1; cp {x} {out}2"))
+rule("all.txt", parts="parts/", run=sh("sleep 0.2; %s find {parts} -type f | wc -l > {out}"))
+"""
+
+
+def test_a_first_build_with_a_folder_target_answers_the_next_one_at_once(space: Space) -> None:
+    space.write("./in.txt", "x\n")
+    space.write("script.py", FOLDER % "")
+    time.sleep(0.05)
+    space.build()
+    assert first_gear(space, "build")
+
+
+def test_a_file_that_came_into_a_folder_target_while_its_build_went_on_is_seen_by_the_next(space: Space) -> None:
+    space.write("./in.txt", "x\n")
+    foreign = space.path("parts/deep/foreign")
+    space.write("script.py", FOLDER % f"touch {foreign};")
+    time.sleep(0.05)
+    space.build()
+    assert foreign.exists() and not first_gear(space, "build")
+    space.build()
+    assert not foreign.exists()
+
+
 # The wave -----------------------------------------------------------------------------------------------------------
 
 MANY = 300

@@ -19,12 +19,13 @@ largest of their codes.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+
+from labmake.frozen import frozen
 
 Facts = Sequence[tuple[str, object]]
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Where:
     """A place in a user's file. `line` counts from 1; 0 means the whole file."""
 
@@ -94,6 +95,10 @@ class DataChanged(LabmakeError):
 
 class StoreError(LabmakeError):
     code = 5
+
+
+class Restart(BaseException):
+    """No error: this command will run rule files and has to start again with a fixed hash seed; nothing was done."""
 
 
 INTERRUPTED = 130

@@ -6,16 +6,16 @@ import hashlib
 import os
 import re
 import socket
-from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from labmake.errors import Misuse, RuleError
+from labmake.frozen import frozen
 
 GENERATED = "generated"
 SCRIPTS = "scripts"
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Project:
     """A project: `root` holds rules.py and scripts/, `state` is `.git/labmake` (or `.labmake` without git)."""
 

@@ -23,6 +23,7 @@ from labmake import api
 from labmake.engine.broken import broken, line_in
 from labmake.engine.rulebook import RuleFile
 from labmake.errors import LabmakeError, RuleError, Where
+from labmake.frozen import frozen
 from labmake.layout import Project, script_folder
 
 
@@ -170,7 +171,7 @@ class LookedAt:
     variables: dict[str, str | None] = field(default_factory=dict)
 
 
-@dataclass(frozen=True)
+@frozen
 class Search:
     """Where modules are looked for while a rule file is read, and who learns what was looked at."""
 

@@ -5,10 +5,11 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any, TypeAlias
 
 from labmake.errors import Where
+from labmake.frozen import frozen
 
 FORMAT = 1
 """Version of the action text and of what is stored under it; raised when the same action would give other bytes."""
@@ -32,7 +33,7 @@ canonical: Callable[[Json], str] = json.JSONEncoder(sort_keys=True, separators=(
 """The one JSON text of a value: keys sorted, no spaces, Unicode as it is."""
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Each:
     """One input per combination of wildcard values; `over` maps a wildcard to a list, a file's path or a Find."""
 
@@ -42,14 +43,14 @@ class Each:
     """True when the collector goes on without the ones that failed."""
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Find:
     """The files that match a pattern with wildcards: in a folder target, else in the worktree."""
 
     pattern: str
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Glob:
     """The worktree's files that match a shell pattern, never generated ones."""
 
@@ -60,7 +61,7 @@ Spec: TypeAlias = "str | Each | Find | Glob | list[Any] | dict[str, Any]"
 """An input as a user writes it: a path or slice, a list or dict of them, each, find, glob."""
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Recipe:
     """What runs. `kind`: function, python, r, julia, script, sh, document; `text` is a file's path or a command."""
 
@@ -71,7 +72,7 @@ class Recipe:
     params: Mapping[str, Json] = field(default_factory=dict)
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Step:
     """What a plan decides: recipe, inputs by name, parameters, options (the reserved words of section 3)."""
 
@@ -81,7 +82,7 @@ class Step:
     options: Mapping[str, Any]
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Rule:
     """How targets whose path matches one of `outputs` (name → pattern from the project's root) are made.
 
@@ -99,7 +100,7 @@ class Rule:
     options: Mapping[str, Any] = field(default_factory=dict)
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Input:
     """A file or folder that a step sees: role (its name in the recipe), place in the step folder, digest.
 
@@ -112,7 +113,7 @@ class Input:
     origin: str = ""
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Action:
     """A fully decided step; `digest` is the digest of `text`, which names all that may change the result."""
 
@@ -133,7 +134,7 @@ class Action:
     """What was asked to find its code (see engine.nodes.code_key)."""
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Trace:
     """What an action produced: output digests by name, seconds, peak memory in bytes, the log's digest."""
 
@@ -149,7 +150,7 @@ Stat: TypeAlias = tuple[int, int, int]
 """(size, mtime_ns, inode) of a file as labmake last saw it."""
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Fact:
     """What this worktree knows of a node: what its plan asked, in order, and what lies in its targets' places."""
 

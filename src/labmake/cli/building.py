@@ -6,7 +6,6 @@ import gc
 import sys
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 
 import click
 
@@ -22,7 +21,8 @@ from labmake.engine.stale import remove_stale
 from labmake.engine.times import Times
 from labmake.engine.watched import keep_snapshot
 from labmake.engine.wave import Wave, keep_changed, keep_wave, spread
-from labmake.errors import INTERRUPTED, DataChanged, LabmakeError, StepFailed, exit_code
+from labmake.errors import INTERRUPTED, DataChanged, LabmakeError, Restart, StepFailed, exit_code
+from labmake.frozen import frozen
 from labmake.layout import short
 
 COLLECT_EVERY = 100_000
@@ -30,7 +30,7 @@ COLLECT_EVERY = 100_000
 looking through them every 700 takes a tenth of its time."""
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Wishes:
     """What the command line of a build said."""
 
@@ -50,6 +50,8 @@ class Wishes:
     """What gear 1 calls this command (see engine.snapshot); "" if it shall not answer it."""
     changed: str | None = None
     """The paths that gear 1 found changed, a line each; None if it could not tell."""
+    seeded: bool = True
+    """Whether the hash seed is fixed: plans and rule files are only run with it."""
     looked: Callable[[Services, Build], None] | None = None
     """Called when the build has ended, however it did; for `labmake watch`."""
 
@@ -121,10 +123,15 @@ def _build(opened: Session, wishes: Wishes, told: Progress | Events, budget: flo
 
 
 def _wave(opened: Session, wishes: Wishes) -> Wave | None:
-    """What the paths that gear 1 found changed can reach; None if everything has to be looked at."""
-    if wishes.changed is None or not wishes.question or wishes.dry or wishes.force:
-        return None
-    wave = spread(opened.services, wishes.question, wishes.changed.split("\n"))
+    """What the paths that gear 1 found changed can reach; None if everything has to be looked at.
+
+    Raises Restart if rule files have to be run for it, and the hash seed is not fixed.
+    """
+    wave = None
+    if wishes.changed is not None and wishes.question and not wishes.dry and not wishes.force:
+        wave = spread(opened.services, wishes.question, wishes.changed.split("\n"))
+    if not wishes.seeded and (wave is None or len(wave.matches) < len(wave.nodes)):
+        raise Restart
     if wave is not None:
         opened.services.rulebook.know(wave.matches)
     return wave

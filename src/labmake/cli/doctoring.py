@@ -12,7 +12,6 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 import click
@@ -21,6 +20,7 @@ from labmake.cli.collecting import in_bytes
 from labmake.errors import LabmakeError, Misuse, StoreError, printable
 from labmake.executors.resources import gpu_indices
 from labmake.executors.running import Running, is_stopped, running_steps
+from labmake.frozen import frozen
 from labmake.layout import Project, experiment_of, find_project, short
 from labmake.seams import GRANULARITY, RealClock
 from labmake.store.blobs import Blobs
@@ -42,7 +42,7 @@ SKEW = 2.0
 """Seconds between the clocks of machine and file system above which there is a warning."""
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Finding:
     """A fact; `grade`: "" all well, "advice" could be better, "wrong" labmake does not work so."""
 

@@ -101,8 +101,8 @@ def build(jobs: int | None, **words: Any) -> int:
     """Bring TARGETS up to date (without any: the documents and all rules without wildcards of the experiment)."""
     from labmake.cli.building import Wishes, run_build
 
-    question, changed = click.get_current_context().find_root().obj
-    return run_build(Wishes(jobs=jobs or 0, question=question, changed=changed, **words))
+    question, changed, seeded = click.get_current_context().find_root().obj
+    return run_build(Wishes(jobs=jobs or 0, question=question, changed=changed, seeded=seeded, **words))
 
 
 @command.command()
@@ -244,17 +244,22 @@ def init(folder: str) -> int:
     return run_init(folder)
 
 
-def main(question: str = "", changed: str | None = None) -> None:
-    """Run the process's command line and exit; gear 1 calls it `question` and found `changed` paths, a line each."""
-    code = run(sys.argv[1:], question, changed)
+def main(question: str = "", changed: str | None = None, seeded: bool = True) -> None:
+    """Run the process's command line and exit; gear 1 calls it `question` and found `changed` paths, a line each.
+
+    Raises Restart if rule files would have to be run and the hash seed is not fixed (`seeded`).
+    """
+    code = run(sys.argv[1:], question, changed, seeded)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # all is done: an interrupt of what is only ending shows a traceback
     sys.exit(code)
 
 
-def run(arguments: Sequence[str], question: str = "", changed: str | None = None) -> int:
+def run(arguments: Sequence[str], question: str = "", changed: str | None = None, seeded: bool = True) -> int:
     """Run the command line; its exit code. Users' mistakes are told in three parts, never as a traceback."""
     try:
-        code = command.main(list(arguments), prog_name="labmake", standalone_mode=False, obj=(question, changed))
+        code = command.main(
+            list(arguments), prog_name="labmake", standalone_mode=False, obj=(question, changed, seeded)
+        )
         return code if isinstance(code, int) else 0
     except LabmakeError as error:
         click.echo(f"error: {format_error(error)}", err=True)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-import subprocess
 import sys
 from collections.abc import Iterable, Iterator, MutableMapping
 from contextlib import contextmanager
@@ -220,6 +219,8 @@ def _named_experiment(project: Project, here: Path, word: str) -> str:
 
 def current_branch(project: Project) -> str:
     """The branch that is checked out; "" without git or with a detached head."""
+    import subprocess
+
     try:
         said = subprocess.run(
             ["git", "symbolic-ref", "--quiet", "--short", "HEAD"],
@@ -241,7 +242,7 @@ def default_targets(opened: Session) -> list[str]:
     rulebook, experiment = opened.services.rulebook, opened.experiment
     targets: list[str] = []
     for rule in rulebook.rules(experiment):
-        if rule.options.get("default") is False:
+        if rule.options.get("default") is False or rule.options.get("temp"):
             continue
         if any(name != EXP for name in wildcards(next(iter(rule.outputs.values())))):
             continue

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import difflib
 import io
 import json
 import os
@@ -165,4 +164,6 @@ def _nearest(key: str, keys: Sequence[str]) -> list[str]:
         numbers = sorted((abs(int(other) - int(key)), int(other), other) for other in keys if other.isdecimal())
         if numbers:
             return [other for _, _, other in numbers[:3]]
+    import difflib
+
     return difflib.get_close_matches(key, keys, 3, 0.5) or list(keys[:3])

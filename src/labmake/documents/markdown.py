@@ -5,11 +5,11 @@ from __future__ import annotations
 import html
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Any
 from urllib.parse import unquote
 
 from labmake.errors import RuleError, Where
+from labmake.frozen import frozen
 
 _FRONT = re.compile(r"\A---[ \t]*\n(.*?\n)??(?:---|\.\.\.)[ \t]*(?:\n|\Z)", re.DOTALL)
 
@@ -40,7 +40,7 @@ _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:|//")
 _PUNCTUATION = re.compile(r"\\([!-/:-@\[-`{-~ ])")
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class References:
     """The files that a document names, as written, each once, in order: images; bibliographies and citation style."""
 

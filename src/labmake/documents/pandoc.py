@@ -14,7 +14,6 @@ import re
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
@@ -22,6 +21,7 @@ from urllib.parse import unquote
 from labmake.documents.filters import listed
 from labmake.documents.markdown import front_matter, is_address, line_of, references
 from labmake.errors import Misuse, RuleError, Where
+from labmake.frozen import frozen
 
 TEMPLATES = Path(__file__).parent / "templates"
 PICTURES = {
@@ -39,7 +39,7 @@ _EXAMPLES = {
 }
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Document:
     """A document whose values are filled in. `written` is the text before that: errors name its lines."""
 
@@ -54,7 +54,7 @@ class Document:
         return Where(self.name, next((line for line in (line_of(text, word) for word in words if word) if line), 0))
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Tree:
     """pandoc's syntax tree of a document, numbered and with its references resolved, and pandoc's warnings.
 

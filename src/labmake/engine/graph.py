@@ -16,6 +16,7 @@ from labmake.engine.patterns import fill, match, wildcards
 from labmake.engine.rulebook import EXP
 from labmake.engine.services import Services
 from labmake.errors import LabmakeError
+from labmake.frozen import frozen
 from labmake.layout import GENERATED, expand
 from labmake.model import Each, Fact, Find, Glob, Key, Rule
 
@@ -23,7 +24,7 @@ MANY = 12
 """Targets of one rule up to which each has its own box."""
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Box:
     """A target, source file or step. `kind`: target, file, step, plan (a step that is not decided yet)."""
 
@@ -42,7 +43,7 @@ class Graph:
         self.arrows[start, end] = None
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class _Node:
     """A node: its targets, the paths it needs, its rule, whether its plan has not decided yet."""
 

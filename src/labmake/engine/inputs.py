@@ -5,18 +5,18 @@ from __future__ import annotations
 import itertools
 import json
 from collections.abc import Generator, Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from labmake.data.slices import split_slice
 from labmake.engine.patterns import fill, wildcards
 from labmake.engine.plan import Answer, Failed, Result, Unknown
 from labmake.errors import LabmakeError, RuleError, StoreError
+from labmake.frozen import frozen
 from labmake.layout import expand
 from labmake.model import Each, Find, Glob, Key, Spec, Step
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Item:
     """One file or folder of an input: its labels (wildcard values or a dict's key) and its key.
 
@@ -32,7 +32,7 @@ class Item:
         return f"?try {self.key}" if self.tolerant else self.key
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Shape:
     """An input as the recipe sees it. `kind`: one, list, dict (a label is a key), each (one label a wildcard)."""
 

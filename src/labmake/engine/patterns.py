@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
 from functools import lru_cache
 
 from labmake.errors import RuleError
+from labmake.frozen import frozen
 
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
@@ -99,7 +99,7 @@ def compiled(pattern: str) -> re.Pattern[str]:
         ) from None
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Matched:
     """The wildcards' values, and the path inside when the pattern is a folder."""
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import marshal
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from labmake.errors import LabmakeError
+from labmake.frozen import frozen
 from labmake.model import Digest, Stat
 from labmake.store.blobs import Blobs
 from labmake.store.index import Location
@@ -23,7 +23,7 @@ Item = tuple[str, Digest, Location]
 """(absolute path where nothing lies, digest, place in the store) of a small file."""
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Place:
     """A request to the scheduler: have these files placed. The answer has a stat for each; None for one that could not
     be placed so, which is then placed in the usual way, or fails there."""

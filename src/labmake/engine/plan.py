@@ -19,6 +19,7 @@ from labmake.engine.broken import broken
 from labmake.engine.found import Found
 from labmake.engine.watch import Watched, unwatched
 from labmake.errors import LabmakeError, RuleError, Where
+from labmake.frozen import frozen
 from labmake.layout import expand, short
 from labmake.model import Key, Step
 
@@ -32,7 +33,7 @@ RAISE = _Raise()
 """The default of `failed=`: a read of a target that failed fails the plan."""
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Answer:
     """What is known of a key: its digest, and the bytes themselves where they are small and at hand.
 
@@ -44,7 +45,7 @@ class Answer:
     origin: str = ""
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Failed:
     """A key that cannot be answered; `error` is the cause, `root` the key where it happened."""
 
@@ -52,7 +53,7 @@ class Failed:
     root: str
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Unknown:
     """A key whose answer is known only after something has run (`build -n`); `after` says what."""
 
@@ -370,6 +371,9 @@ def check_option(name: str, value: object) -> None:
         "secrets": lambda: texts,
         "environment": lambda: value in ("all", "none"),
         "wrap": lambda: isinstance(value, str) and bool(value),
+        "checkpoint": lambda: isinstance(value, bool),
+        "cache": lambda: isinstance(value, bool),
+        "temp": lambda: isinstance(value, bool),
         "default": lambda: isinstance(value, bool),
         "description": lambda: isinstance(value, str),
     }

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass
 
 from labmake.engine.build import Build
 from labmake.engine.nodes import Run
@@ -12,12 +11,13 @@ from labmake.engine.services import Services
 from labmake.engine.times import Times
 from labmake.engine.why import Reason, differences
 from labmake.errors import Where, printable
+from labmake.frozen import frozen
 
 EXPLAINED = 32
 """Steps whose causes are compared to find the most frequent one: each costs some reads of the store."""
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Price:
     """What a build will come to. `steps` will run, `more` depend on them and may have to; `seconds` of wall clock for
     all that were ever timed, `untimed` were not; `because` is the most frequent cause, in words."""

@@ -11,7 +11,6 @@ import json
 import os
 import re
 from collections.abc import Generator, Iterator, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from labmake.data import slices
@@ -22,6 +21,7 @@ from labmake.engine.rulebook import nearest
 from labmake.engine.services import Services
 from labmake.environment.code_files import Closure, by_bytes
 from labmake.errors import NoRule, RuleError, StoreError
+from labmake.frozen import frozen
 from labmake.layout import GENERATED, experiment_of, short
 from labmake.model import Digest, Key, canonical, digest_of
 from labmake.store.digest import Entry, parse_manifest, render_manifest, scan_folder
@@ -250,7 +250,7 @@ def folder_of_files(services: Services, path: str) -> Answer:
     return Answer(services.keep(data) + "/", data, absolute)
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Hash:
     """A request to the scheduler: have a thread hash the file at an absolute path. The answer is what hash_file returns
     or raises."""

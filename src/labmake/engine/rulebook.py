@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -10,6 +9,7 @@ from functools import cached_property
 
 from labmake.engine.patterns import Matched, fill, literal_length, match, wildcards
 from labmake.errors import NoRule, RuleError, TwoRules, Where
+from labmake.frozen import frozen
 from labmake.layout import experiment_of, generated_folder, short
 from labmake.model import Rule
 
@@ -44,7 +44,7 @@ class Match:
         return next(iter(self.outputs.values()))
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class RuleFile:
     """What one loaded rule file declares: rules, groups, and the built-in rules that give way to the user's."""
 
@@ -80,11 +80,14 @@ class Rulebook:
         self._files: dict[str, RuleFile] = {}
         self._tables: dict[str, tuple[_Table, _Table]] = {}
         self._found: dict[str, Match] = {}
+        self.temps = False
+        """Whether a rule that was read makes temporary targets."""
 
     def file(self, experiment: str) -> RuleFile:
         """The loaded rule file of an experiment. Raises RuleError if it cannot be loaded."""
         if experiment not in self._files:
             self._files[experiment] = self._load(experiment)
+            self.temps |= any(rule.options.get("temp") for rule in self._files[experiment].rules)
         return self._files[experiment]
 
     def rules(self, experiment: str) -> list[Rule]:
@@ -199,6 +202,8 @@ class Rulebook:
 
 def no_experiment(written: str, name: str, known: Sequence[str]) -> NoRule:
     """The error for a path of an experiment that is not in this worktree."""
+    import difflib
+
     near = difflib.get_close_matches(name, known, 3, 0.5)
     rest = [other for other in known if other not in near]
     shown = [*near, *rest][:12] + ([f"and {len(known) - 12} more"] if len(known) > 12 else [])
@@ -219,6 +224,7 @@ def no_experiment(written: str, name: str, known: Sequence[str]) -> NoRule:
 
 def nearest(path: str, patterns: Iterable[str], count: int = 3) -> list[str]:
     """The patterns that look most like `path`, best first."""
+    import difflib
 
     def likeness(pattern: str) -> float:
         return difflib.SequenceMatcher(None, path, re.sub(r"\{[^{}]*\}", "", pattern)).ratio()

@@ -11,6 +11,7 @@ from labmake.engine.plan import Answer, Result
 from labmake.engine.rulebook import Rulebook
 from labmake.environment.code_files import Closure, CodeReader
 from labmake.errors import LabmakeError
+from labmake.frozen import frozen
 from labmake.layout import Project
 from labmake.model import Action, Digest, Key
 from labmake.seams import Clock
@@ -58,7 +59,7 @@ class Silent:
     def note(self, text: str) -> None: ...
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Options:
     """How to build: `jobs` steps at once, `dry` decides and runs nothing, `force` reruns these nodes' own steps,
     `discard_edits` gives up edited outputs (they are set aside), `fail_fast` stops at the first failure."""
@@ -92,6 +93,8 @@ class Services:
     ran: dict[Digest, dict[str, Any]] = field(default_factory=dict)
     """The actions that ran in this build, with the worker's answer if one failed: no action runs twice in one."""
 
+    undecided: set[str] = field(default_factory=set)
+    """Nodes that may still ask for anything; kept only if there are temporary targets."""
     closures: dict[Key, Closure] = field(default_factory=dict)
     """The code that was asked for in this build, by its question."""
     snapshots: dict[tuple[tuple[str, Digest], ...], Digest] = field(default_factory=dict)

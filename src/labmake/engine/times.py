@@ -11,6 +11,7 @@ from labmake.engine.patterns import compiled, fill, wildcards
 from labmake.engine.rulebook import EXP, Match
 from labmake.engine.services import Services
 from labmake.executors.resources import Request
+from labmake.frozen import frozen
 
 LOOKED_UP = 32
 """Steps of one rule whose own last time is looked up (50 µs each); the mean of these stands for the others."""
@@ -36,7 +37,7 @@ class _Mean:
         return self.seconds / self.count if self.count else None
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Rest:
     """The time that steps will take: `seconds` of wall clock for those that were ever timed, and how many were not."""
 

@@ -1,14 +1,8 @@
 """The wave of a small change: from the paths that gear 1 found changed to the nodes they can reach.
 
-    state/gear1/<crc of the question>.wave   marshal of (VERSION, question, targets, dependents, owners, always, rules,
-                                             pickles)
-
 Everything else is as it was, for gear 1 compared its stats: its facts answer for it, and rule files are not even read.
-`dependents` maps a source's path or a node to the nodes whose facts asked for it, `owners` a target's path to its node
-(where they differ), `always` are nodes that asked for a listing of generated files, `rules` maps a node to the number
-of its rule among `pickles`, where a plan is b"": it is in its file only. A change to anything but a source or a target
-(code, rules, the environment) has no wave: then all is looked at. Kept for LARGE builds only: for a small one the whole
-look costs less than a person notices.
+A change to anything but a source or a target (code, rules, the environment) has no wave: then all is looked at. Kept
+for LARGE builds only: for a small one the whole look costs less than a person notices. What is kept: engine.waveindex.
 """
 
 from __future__ import annotations
@@ -18,17 +12,18 @@ import marshal
 import os
 import pickle
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from labmake.data.slices import split_slice
-from labmake.engine import snapshot
+from labmake.engine import snapshot, waveindex
 from labmake.engine.build import Build
 from labmake.engine.nodes import Made
 from labmake.engine.patterns import fill, match
 from labmake.engine.rulebook import EXP, Match
 from labmake.engine.services import Services
+from labmake.engine.watched import inside
+from labmake.engine.waveindex import MANY, Index, index_of
+from labmake.frozen import frozen
 from labmake.layout import GENERATED, experiment_of
 from labmake.model import Key, Rule
 
@@ -36,75 +31,53 @@ LARGE = 500
 """Nodes from which a wave is worth keeping."""
 
 
-@dataclass
-class Index:
-    """What is kept of a build for its waves: see the head of this file."""
-
-    targets: list[str]
-    dependents: dict[str, list[str]]
-    owners: dict[str, str]
-    always: list[str]
-    rules: dict[str, int]
-    pickles: list[bytes]
-
-
-@dataclass(frozen=True)
+@frozen
 class Wave:
-    """The nodes that a change can reach, the asked targets among them, and the matches of those that are no plans.
-
-    `owners` and `total` are of the whole build: a path's node where it is not the path itself, and how many nodes
-    there are.
-    """
+    """The nodes that a change can reach, the asked targets among them, and the matches of those that are no plans."""
 
     nodes: frozenset[str]
     targets: list[str]
     matches: list[Match]
-    owners: dict[str, str]
-    total: int
     index: Index
 
+    @property
+    def total(self) -> int:
+        """How many nodes the whole build has."""
+        return self.index.count
 
-def _file(services: Services, asked: str) -> str:
-    return snapshot.file_of(str(services.project.state), asked) + ".wave"
-
-
-def _write(services: Services, asked: str, index: Index) -> None:
-    parts = (index.targets, index.dependents, index.owners, index.always, index.rules, index.pickles)
-    snapshot.keep(_file(services, asked), marshal.dumps((snapshot.VERSION, asked, *parts)))
-
-
-def _read(services: Services, asked: str) -> Index | None:
-    try:
-        with open(_file(services, asked), "rb") as file:
-            version, same, *parts = marshal.loads(file.read())
-        return Index(*parts) if version == snapshot.VERSION and same == asked else None
-    except (OSError, ValueError, EOFError, TypeError):
-        return None
+    def owner(self, path: str) -> str:
+        """The node whose target a path is."""
+        return self.index.owner(path)
 
 
 def keep_wave(services: Services, build: Build, asked: str, targets: Sequence[str]) -> None:
     """Write the wave index of a build that brought all of `targets`."""
-    if len(build.outcome.made) < LARGE:
+    if len(build.outcome.made) < LARGE or services.rulebook.temps:
         return
-    index = Index(list(targets), {}, {}, [], {}, [])
+    dependents: dict[str, list[str]] = {}
+    owners: dict[str, str] = {}
+    always: list[str] = []
+    rules: dict[str, int] = {}
+    pickles: list[bytes] = []
     numbers: dict[int, int] = {}
 
     def owner(path: str) -> str:
         return services.rulebook.find(path).node if path.startswith(f"{GENERATED}/") else path
 
     for node, made in build.outcome.made.items():
-        _enter(owner, node, made.fact.groups, index.dependents, index.always)
+        _enter(owner, node, made.fact.groups, dependents, always)
         for path, (_, stats) in made.fact.outputs.items():
             if path != node:
-                index.owners[path] = node
+                owners[path] = node
             if isinstance(stats, dict):
-                index.owners.update((path + name, node) for name in stats)
+                owners.update((path + name, node) for name in stats)
         rule = services.rulebook.find(node).rule
         if id(rule) not in numbers:
-            numbers[id(rule)] = len(index.pickles)
-            index.pickles.append(b"" if rule.plan is not None else pickle.dumps(rule, pickle.HIGHEST_PROTOCOL))
-        index.rules[node] = numbers[id(rule)]
-    _write(services, asked, index)
+            numbers[id(rule)] = len(pickles)
+            pickles.append(b"" if rule.plan is not None else pickle.dumps(rule, pickle.HIGHEST_PROTOCOL))
+        rules[node] = numbers[id(rule)]
+    index = index_of(targets, dependents, owners, always, rules, pickles)
+    waveindex.write(str(services.project.state), asked, index)
 
 
 def _enter(
@@ -138,33 +111,31 @@ def _base(key: Key) -> Iterable[str]:
 
 def spread(services: Services, asked: str, changed: Sequence[str]) -> Wave | None:
     """The wave of changed paths; None if one of them is no source or target, or nothing was kept."""
-    index = _read(services, asked)
+    index = waveindex.read(str(services.project.state), asked)
     if index is None:
         return None
-    waiting: list[str] = list(index.always)
-    reached: set[str] = set(index.always)
+    waiting: list[str] = list(index.always())
+    reached: set[str] = set(waiting)
     root = os.path.join(services.project.root, "")
     for path in changed:
-        inside = path.removeprefix(root)
-        owner = index.owners.get(inside, inside)
-        if owner in index.rules:
+        owner = index.owner(path.removeprefix(root))
+        if index.is_node(owner):
             reached.add(owner)
-        elif owner not in index.dependents:
+        elif not any(True for _ in index.dependents(owner)):
             return None
         waiting.append(owner)
     while waiting:
-        for node in index.dependents.get(waiting.pop(), ()):
+        for node in index.dependents(waiting.pop()):
             if node not in reached:
                 reached.add(node)
                 waiting.append(node)
     matches = [found for node in reached if (found := _match(index, node)) is not None]
-    asked_for = [target for target in index.targets if index.owners.get(target, target) in reached]
-    return Wave(frozenset(reached), asked_for, matches, index.owners, len(index.rules), index)
+    return Wave(frozenset(reached), index.owned(reached), matches, index)
 
 
 def _match(index: Index, node: str) -> Match | None:
     """The match of a node, from what is kept of its rule; None for a plan's."""
-    pickled = index.pickles[index.rules[node]]
+    pickled = index.rule(node)
     if not pickled:
         return None
     rule: Rule = pickle.loads(pickled)
@@ -182,9 +153,10 @@ def keep_changed(services: Services, build: Build, wave: Wave, asked: str, told:
     ran = {node: made for node, made in build.outcome.made.items() if made.how != "fresh"}
     changed = {path: placed[1] for made in ran.values() for path, placed in made.fact.outputs.items()}
     kept = snapshot.read(str(services.project.state), asked)
-    sources = {path: known for path, known in services.stats.used.items() if known is not None}
+    used = inside(services, services.stats.used)
+    sources = {path: known for path, known in used.items() if known is not None}
     folders = any(path.endswith("/") for path in changed)
-    young = any(p not in sources and os.path.lexists(services.absolute(p)) for p in services.stats.used)
+    young = any(path not in sources and os.path.lexists(services.absolute(path)) for path in used)
     if not (gone or folders or young or kept is None) and _enter_changed(services, ran, wave.index, asked):
         _, _, variables, root, placed, looked, absent, _ = kept
         new = (_patched(placed, changed), _patched(looked, sources))
@@ -192,40 +164,36 @@ def keep_changed(services: Services, build: Build, wave: Wave, asked: str, told:
             data = (snapshot.VERSION, asked, variables, root, *new, absent, told)
             snapshot.keep(snapshot.file_of(str(services.project.state), asked), marshal.dumps(data))
             return
-    for path in (_file(services, asked), snapshot.file_of(str(services.project.state), asked)):
-        Path(path).unlink(missing_ok=True)
+    waveindex.forget(str(services.project.state), asked)
 
 
 def _patched(kept: tuple[bytes, bytes], stats: Mapping[str, Any]) -> tuple[bytes, bytes] | None:
     """A snapshot's part with other stats for some of its paths; None if one of them is not in it."""
-    paths = kept[0].split(b"\0")
-    flat = bytearray(kept[1])
+    paths, flat = b"\0" + kept[0] + b"\0", bytearray(kept[1])
     for path, stat in stats.items():
-        try:
-            number = paths.index(os.fsencode(path))
-        except ValueError:
+        place = paths.find(b"\0" + os.fsencode(path) + b"\0")
+        if place < 0:
             return None
+        number = paths.count(b"\0", 0, place)
         packed = array.array("q", stat).tobytes()
         flat[number * len(packed) : (number + 1) * len(packed)] = packed
     return kept[0], bytes(flat)
 
 
 def _enter_changed(services: Services, ran: Mapping[str, Made], index: Index, asked: str) -> bool:
-    """Enter into the wave index what these nodes ask for now; False if one, or what it asks for, is not in it."""
-    more = False
+    """Enter into the wave index what these nodes ask for now; False if one, or what it asks for, cannot be entered."""
+    before = len(index.more)
     for node, made in ran.items():
         fresh: dict[str, list[str]] = {}
         listing: list[str] = []
-        _enter(lambda path: index.owners.get(path, path), node, made.fact.groups, fresh, listing)
-        if node not in index.rules or any(s.startswith(f"{GENERATED}/") and s not in index.rules for s in fresh):
+        _enter(index.owner, node, made.fact.groups, fresh, listing)
+        if not index.is_node(node) or any(s.startswith(f"{GENERATED}/") and not index.is_node(s) for s in fresh):
             return False
-        for source in fresh:
-            if node not in index.dependents.get(source, ()):
-                index.dependents.setdefault(source, []).append(node)
-                more = True
-        if listing and node not in index.always:
-            index.always.append(node)
-            more = True
-    if more:
-        _write(services, asked, index)
+        if listing and node not in index.always():
+            return False
+        index.more += [(source, node) for source in fresh if node not in index.dependents(source)]
+    if len(index.more) > MANY:
+        return False
+    if len(index.more) > before:
+        waveindex.write(str(services.project.state), asked, index)
     return True

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
 
 from labmake.engine.services import Services
 from labmake.engine.why_code import code_changes
 from labmake.errors import StoreError
+from labmake.frozen import frozen
 from labmake.model import Action, Digest, Fact
 
 SHOWN = 12
 """Hexadecimal digits of a digest that are shown."""
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Reason:
     """`kind` (input, code, parameter, environment, …), what it is about, its old and its new value ("" for none), and
     what happened in words where values would say nothing."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import json
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -94,6 +93,8 @@ def _rows(services: Services, digest: Digest) -> list[list[Any]] | None:
 
 def _first_line(old: list[str] | None, new: list[str] | None, first: int, last: int) -> int:
     """The first line from `first` to `last` (1 based) that changed, comments aside; 0 if that is unknown."""
+    import difflib  # of use to few commands
+
     if old is None or new is None:
         return 0
     found = 0

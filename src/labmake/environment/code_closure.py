@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, MutableMapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from labmake.frozen import frozen
 from labmake.model import Digest, Json, digest_of
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class CodeFile:
     """A file of a closure: project path, digest of its bytes, and the digest of what in it may change a result.
 
@@ -22,7 +22,7 @@ class CodeFile:
     identity: str
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Closure:
     """The code of a recipe, sorted by path."""
 

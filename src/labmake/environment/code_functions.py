@@ -3,21 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from labmake.environment import code_python
 from labmake.environment.code_closure import Closure, CodeFile, Texts
-from labmake.environment.code_imports import facts_of
-from labmake.environment.code_link import Modules
-from labmake.environment.code_reach import Reached, path_to, reach, rows
-from labmake.environment.code_units import Table, table_of
+from labmake.environment.code_identity import KIND, Facts, identity
+from labmake.environment.code_imports import facts_of, part_of
+from labmake.frozen import frozen
 from labmake.model import Digest, canonical, digest_of
 
-KIND = f"{code_python.KIND} linked 1"
+if TYPE_CHECKING:  # a command that finds nothing changed links nothing
+    from labmake.environment.code_link import Modules
+    from labmake.environment.code_units import Table
+
+LINKED = f"{KIND} linked 1"
 """Names this analysis in a memo; the last number is raised with the code."""
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Function:
     """A function to be called: its file, its dotted name, and whether one of its inputs is a pickle file."""
 
@@ -26,7 +28,7 @@ class Function:
     pickled: bool = False
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Explained:
     """Of one unit or file that counts: its lines (1 based, both included), through what it is reached from the function
     (the function first), and why all of its file counts, "" if not."""
@@ -54,17 +56,21 @@ class Functions:
             self._stems[key] = digest_of(canonical([function.file, list(roots), state]).encode())
 
         def find() -> list[list[str]]:
+            from labmake.environment.code_reach import reach, rows
+
             modules = self.modules(function, closure, roots)
             reached = reach(modules, function.file, function.name, function.pickled)
             found = rows(modules, reached, self._whole)
             return [[path, self._keep(text.encode("utf-8", "surrogatepass"))] for path, text in found]
 
-        stem = f"{self._stems[key]} {KIND} {function.name}{' pickled' * function.pickled}"
+        stem = f"{self._stems[key]} {LINKED} {function.name}{' pickled' * function.pickled}"
         identities: dict[str, str] = dict(self._texts.recall(stem, find))
         return Closure(tuple(CodeFile(f.path, f.digest, identities.get(f.path, "")) for f in closure.files))
 
     def modules(self, function: Function, closure: Closure, roots: Sequence[str]) -> Modules:
         """The linked modules of a closure."""
+        from labmake.environment.code_link import Modules
+
         key = (function.file, *roots)
         if key not in self._modules:
             self._modules[key] = Modules([file.path for file in closure.files], roots, self._facts, self._units)
@@ -72,30 +78,29 @@ class Functions:
 
     def explained(self, function: Function, closure: Closure, roots: Sequence[str], path: str) -> dict[str, Explained]:
         """Every unit of a file by its label, as far as the function reaches it, and "*" for the file itself."""
+        from labmake.environment.code_reach import path_to, reach
+
         modules = self.modules(function, closure, roots)
         reached = reach(modules, function.file, function.name, function.pickled)
-        return explained(modules, reached, path)
+        whole = reached.whole.get(path, "")
+        found = {"*": Explained(1, 0, [], whole)}
+        for number, unit in enumerate(modules.table(path)):
+            if (path, number) in reached.via:
+                way = path_to(modules, reached, (path, number))
+                found.setdefault(unit.label, Explained(unit.first, unit.last, way, whole))
+        return found
 
-    def _facts(self, path: str) -> code_python.Facts:
+    def _facts(self, path: str) -> Facts:
         return facts_of(self._texts, path)[1]
 
     def _units(self, path: str) -> Table | None:
-        found = self._texts.read(path, code_python.KIND, code_python.analyse, "units")[1]
+        from labmake.environment.code_units import table_of
+
+        found = part_of(self._texts, path, "units")[1]
         return None if found is False else table_of(found)
 
     def _whole(self, path: str, sees: int) -> str:
         if not path.endswith(".py"):
             return self._texts.bytes_only(path).digest
         digest, facts = facts_of(self._texts, path)
-        return code_python.identity(facts, digest, sees, True)
-
-
-def explained(modules: Modules, reached: Reached, path: str) -> dict[str, Explained]:
-    """See Functions.explained."""
-    whole = reached.whole.get(path, "")
-    found = {"*": Explained(1, 0, [], whole)}
-    for number, unit in enumerate(modules.table(path)):
-        if (path, number) in reached.via:
-            way = path_to(modules, reached, (path, number))
-            found.setdefault(unit.label, Explained(unit.first, unit.last, way, whole))
-    return found
+        return identity(facts, digest, sees, True)

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
+from labmake.environment.code_identity import Facts
 from labmake.environment.code_silent import METHODS, is_silent, is_silent_base, is_silent_builtin
 from labmake.environment.code_tree import Tree, find_module, join, relative_base
 from labmake.environment.code_units import Imported, Table, Unit, table
@@ -14,9 +15,6 @@ from labmake.environment.code_visit import DEFERRED
 Item = tuple[str, int]
 """A unit by its file and number."""
 
-
-Facts = Mapping[str, Any]
-"""See labmake.environment.code_python.analyse."""
 
 _NONE = table([])
 

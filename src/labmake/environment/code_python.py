@@ -1,11 +1,10 @@
-"""What labmake knows of a Python file from its text alone, as JSON: imports, names, units, identities."""
+"""What labmake knows of a Python file from its text alone, as JSON: imports, names, units."""
 
 from __future__ import annotations
 
 import ast
 import builtins
 import posixpath
-import sys
 from collections.abc import Iterable
 from typing import Any
 
@@ -17,12 +16,7 @@ from labmake.environment.code_vocabulary import BINDS_UNSEEN, READS_ITSELF, sees
 from labmake.errors import RuleError
 from labmake.model import digest_of
 
-KIND = f"python {sys.version_info[0]}.{sys.version_info[1]} 2"
-"""Names this analysis in a memo: trees differ between Python versions; the last number is raised with the code."""
-
 BUILTINS = frozenset(dir(builtins))
-
-Facts = dict[str, Any]
 
 
 def analyse(source: bytes, path: str) -> dict[str, Any]:
@@ -67,7 +61,7 @@ def analyse(source: bytes, path: str) -> dict[str, Any]:
     return {"facts": facts | _running(units), "units": units.kept()}
 
 
-def _running(units: Table) -> Facts:
+def _running(units: Table) -> dict[str, Any]:
     """`runs`, `quiet` and `assumes` of a module's units."""
     path = "alone.py"
     runs = [
@@ -94,7 +88,7 @@ def _running(units: Table) -> Facts:
 
 def _facts(
     parts: list[tuple[ast.stmt, Seen, list[Unit]]], loose: set[int], plans: set[int], exported: list[str], docs: str
-) -> Facts:
+) -> dict[str, Any]:
     unused = _unused(parts, loose)
     seen = [one for _, one, _ in parts]
     names = dict.fromkeys([name for one in seen for name in sorted(one.globals)])
@@ -156,7 +150,7 @@ def _take_docstring(tree: ast.Module) -> str:
     return ""
 
 
-def _unread(tree: ast.Module, exported: list[str]) -> Facts:
+def _unread(tree: ast.Module, exported: list[str]) -> dict[str, Any]:
     """The facts of a module whose tree is too deep to be read: what it imports, and that anything may happen."""
     imports: list[list[Any]] = []
     for node in ast.walk(tree):
@@ -174,14 +168,6 @@ def _unread(tree: ast.Module, exported: list[str]) -> Facts:
         "raw": True,
         "sees": 2,
     } | nothing
-
-
-def identity(facts: Facts, digest: str, sees: int, imported: bool) -> str:
-    """What identifies a file in a closure whose files see as much as `sees`; `imported`: by another file of it."""
-    if facts["raw"] or sees == 2:
-        return digest
-    text = f"{KIND}\n{facts['body']}\n{facts['docs'] if sees else ''}\n{facts['declared'] if imported else ''}\n"
-    return digest_of(text.encode())
 
 
 def _parse(source: bytes, path: str) -> ast.Module:

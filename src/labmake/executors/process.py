@@ -9,8 +9,9 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from functools import lru_cache
+
+from labmake.frozen import frozen
 
 GRACE = 5.0
 """Seconds between the polite signal and SIGKILL when a step exceeds its time."""
@@ -24,7 +25,7 @@ _DEFAULT = [signal.SIGINT, signal.SIGPIPE, signal.SIGTERM, signal.SIGHUP, signal
 _PEAK_UNIT = 1 if sys.platform == "darwin" else 1024
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Ended:
     """How a process ended: exit status (negative: signal), seconds, peak memory in bytes, whether its time was over."""
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import os
 import shutil
-import subprocess
 from dataclasses import dataclass, field
 
 from labmake.errors import LabmakeError, StepFailed
+from labmake.frozen import frozen
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Request:
     """What a step needs: `cpus` and `gpus` are numbers, `memory` bytes, `seconds` its time limit (0: none)."""
 
@@ -20,7 +20,7 @@ class Request:
     seconds: float = 0.0
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Lease:
     """What a running step has booked; `gpus` are the indices it may use."""
 
@@ -89,6 +89,8 @@ def gpu_indices() -> list[str]:
     program = shutil.which("nvidia-smi")
     if program is None:
         return []
+    import subprocess
+
     try:
         listed = subprocess.run([program, "-L"], capture_output=True, text=True, timeout=20, check=False)
     except (OSError, subprocess.TimeoutExpired):

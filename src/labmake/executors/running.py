@@ -6,12 +6,13 @@ import json
 import os
 import socket
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from labmake.frozen import frozen
 
-@dataclass(frozen=True, slots=True)
+
+@frozen
 class Running:
     """A step that runs now: its worker's folder, and what the worker says of it (see executors.worker)."""
 

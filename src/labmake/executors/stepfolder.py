@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from labmake.errors import LabmakeError
+from labmake.frozen import frozen
 from labmake.store.blobs import Blobs
 from labmake.store.digest import size_of
 from labmake.store.place import LINKED, create_input, input_data, input_mode, place_input, remove_file, write_input
@@ -38,7 +39,7 @@ File = tuple[str, str, Any, str]
 """(place, digest, location, origin) of an input."""
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Copy:
     """An input that was copied into a folder: its open file, its digest, and the stat that it had then."""
 

@@ -13,11 +13,11 @@ import re
 import subprocess
 import unicodedata
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
 
 from labmake.errors import LabmakeError, Misuse, printable
+from labmake.frozen import frozen
 from labmake.layout import GENERATED, SCRIPTS, Project, experiments, git_common_folder
 
 TEMPLATES = Path(__file__).parent / "templates"
@@ -32,7 +32,7 @@ TWINS = {"Makefile": re.compile("GNUmakefile|makefile"), "readme.md": re.compile
 """Names under which a project may have the file already: make reads these before Makefile, and one readme is enough."""
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Did:
     """What happened to one file or folder: `how` is made, added to, kept or left out."""
 

@@ -24,9 +24,9 @@ import json
 import os
 import stat
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
 
 from labmake.errors import RuleError, StoreError
+from labmake.frozen import frozen
 from labmake.model import Digest, canonical, digest_of
 
 BUFFER = 1 << 20
@@ -37,7 +37,7 @@ class FileChanged(OSError):
     """A file was written or replaced while it was read, or does not hold what its digest says."""
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Entry:
     """A line of a manifest. `kind` is d, f, l or x; `value` a file's digest, a link's target, "" for a folder."""
 

@@ -20,7 +20,6 @@ import os
 import shutil
 import sqlite3
 import stat
-import tempfile
 from pathlib import Path
 
 from labmake.store.filesystem import is_network, uses_lock_files
@@ -69,6 +68,8 @@ def publish(place: Path, copy: Path) -> None:
 def _local_folder() -> Path | None:
     """A folder on a local disk that nobody else can write; None if there is none."""
     cache = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
+    import tempfile  # 5 ms, and few states are local
+
     for base in (cache, "/var/tmp", tempfile.gettempdir()):
         folder = Path(base, f"labmake-{os.getuid()}")
         try:

@@ -15,14 +15,15 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import fields
 
+from labmake.frozen import frozen
 from labmake.model import Digest, Trace, canonical
 
 _FIELDS = tuple(field.name for field in fields(Trace))
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Accepted:
     """Who accepted the result of the action `source` as this one's, why, when (seconds since the epoch), and in what
     the two actions differ."""
@@ -34,7 +35,7 @@ class Accepted:
     different: Sequence[str]
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Kept:
     """A trace with when this store got it (nanoseconds) and whether it supersedes the ones before."""
 
