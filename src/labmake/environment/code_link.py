@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
@@ -93,6 +94,10 @@ class Modules:
         self.table(file)
         return file in self._unread
 
+    def facts(self, file: str) -> Facts:
+        """See code_python.analyse."""
+        return self._facts(file)
+
     def is_quiet(self, file: str) -> bool:
         """Is it known without a look at its units that a module does nothing when it runs, and binds each name once?"""
         found = self._quiet.get(file)
@@ -161,6 +166,15 @@ class Modules:
                 found += [below.file] if below is not None and below.file else []
         return found
 
+    def shadows(self) -> list[Place]:
+        """The modules that installed packages may get instead of the standard library's."""
+        found = []
+        for root in self.roots:
+            files, folders = self.tree.listing(root)
+            names = {name.partition(".")[0] for name in files} | folders
+            found += [self.submodule(Place("", (root,)), name) for name in sorted(names & sys.stdlib_module_names)]
+        return [place for place in found if place is not None]
+
     def below(self, place: Place) -> list[str]:
         """The files of a module and of all that lie below it."""
         within = [file for folder in place.folders for file in sorted(self.files) if file.startswith(f"{folder}/")]
@@ -200,15 +214,15 @@ class Modules:
             for one in imports:
                 self._through(file, one, rest, into, seen)
         for number in table.stars:
-            known = self._star(file, number, name, rest, into, seen) or known
+            into.passed[(file, number)] = None
+            for one in table.unit(number).imports:
+                known = (one.attr == "*" and self._star(file, one, name, rest, into, seen)) or known
         return known
 
     def _star(
-        self, file: str, number: int, name: str, rest: str, into: Meaning, seen: set[tuple[str, str, str]]
+        self, file: str, one: Imported, name: str, rest: str, into: Meaning, seen: set[tuple[str, str, str]]
     ) -> bool:
-        (one,) = self.unit((file, number)).imports
         _, place = self.place(file, one.level, one.module)
-        into.passed[(file, number)] = None
         if place is None:
             into.outside.append(f"{one.module}.*")
             return False

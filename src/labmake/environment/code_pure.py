@@ -11,6 +11,8 @@ import ast
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
+from labmake.environment.code_silent import METHODS
+
 HOOKS = frozenset(
     "__init_subclass__ __pydantic_init_subclass__ __class_getitem__ __set_name__ __prepare__ __mro_entries__".split()
 )
@@ -233,6 +235,8 @@ class _Walk:
             self._called(name)
         elif isinstance(function, ast.Attribute) and isinstance(function.value, ast.Constant | ast.JoinedStr):
             self.expression(function.value, True)  # "a b".split()
+        elif isinstance(function, ast.Attribute) and function.attr in METHODS:
+            self.expression(function.value, True)  # Path("a").resolve()
         else:
             self.found.impure = True
         if name.rpartition(".")[2] == "defaultdict" and node.args:

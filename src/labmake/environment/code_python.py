@@ -33,6 +33,8 @@ def analyse(source: bytes, path: str) -> dict[str, Any]:
              nothing in it uses, but another module could import
     runs     what it imports when it runs: [number of the unit, level, module, name ("" or "." for none), label, digest,
              docstrings]
+    doc      its own docstring
+    future   what it imports from __future__
     quiet    true if it does nothing when it runs and binds each name once, as long as none of `assumes`, modules that
              it imports, is of the project
 
@@ -58,6 +60,8 @@ def analyse(source: bytes, path: str) -> dict[str, Any]:
     loose = {index for index, (node, _, _) in enumerate(parts) if id(node) in plans or imports_labmake(node)}
     units = table([unit for _, _, units in parts for unit in units])
     facts = _facts(parts, loose, plans, exported, docs)
+    facts["doc"] = docs
+    facts["future"] = sorted({one.attr for unit in units for one in unit.imports if one.module == "__future__"})
     return {"facts": facts | _running(units), "units": units.kept()}
 
 
@@ -158,16 +162,9 @@ def _unread(tree: ast.Module, exported: list[str]) -> dict[str, Any]:
             imports += [[0, alias.name, []] for alias in node.names]
         elif isinstance(node, ast.ImportFrom):
             imports.append([node.level, node.module or "", [alias.name for alias in node.names]])
-    nothing = dict.fromkeys(("body", "docs", "declared"), "") | {"runs": [], "quiet": False, "assumes": []}
-    return {
-        "imports": imports,
-        "all": exported,
-        "names": [],
-        "plans": [],
-        "open": True,
-        "raw": True,
-        "sees": 2,
-    } | nothing
+    nothing: dict[str, Any] = dict.fromkeys(("body", "docs", "declared", "doc"), "")
+    nothing |= {"runs": [], "quiet": False, "assumes": [], "future": [], "names": [], "plans": []}
+    return {"imports": imports, "all": exported, "open": True, "raw": True, "sees": 2, **nothing}
 
 
 def _parse(source: bytes, path: str) -> ast.Module:

@@ -25,7 +25,7 @@ from labmake.environment.code_link import Item, Meaning, Modules, Place
 from labmake.environment.code_units import Imported, Unit
 from labmake.environment.code_visit import DEFERRED, GUARDED, VALUE
 from labmake.environment.code_vocabulary import OPENS_ALL, OPENS_ALL_PAIRS, OPENS_MODULE, sees
-from labmake.model import canonical
+from labmake.model import canonical, digest_of
 
 BUILTINS = frozenset(dir(builtins))
 
@@ -175,6 +175,10 @@ def reach(modules: Modules, file: str, name: str, pickled: bool = False) -> Reac
         walk.open_all((file, RUNS), f"where {name} is defined cannot be seen")
     for item in meaning.passed:
         walk.add(item, None)
+    for place in modules.shadows():
+        walk.open_module(
+            place, (file, RUNS), "it has the name of a module of the standard library, which others import"
+        )
     if pickled:
         walk.open_all((file, RUNS), "an input is a pickle file: objects are found by the names in it")
     walk.run()
@@ -270,7 +274,14 @@ class _Order:
             else:
                 now = stars or item in self.early or any(name.partition(".")[0] in unsteady for name in unit.now)
                 free.append([*row, len(fixed) if now else -1])
-        return [*fixed, *sorted(free, key=canonical)]
+        found = [*fixed, *sorted(free, key=canonical)]
+        facts = modules.facts(file)
+        if self.reached.sees and facts["doc"]:
+            found.append(
+                ["the docstring of the file", digest_of(facts["doc"].encode("utf-8", "surrogatepass")), "", -1]
+            )
+        # They change how all of the file is compiled, so they count as soon as anything in it does.
+        return found + [[f"from __future__ import {name}", name, "", -1] for name in facts["future"] if found]
 
 
 def path_to(modules: Modules, reached: Reached, item: Item) -> list[str]:

@@ -98,7 +98,8 @@ def table(units: list[Unit]) -> Table:
     for number, unit in enumerate(units):
         for name in unit.names:
             bound.setdefault(name, []).append(number)
-    return Table(list(units), [], bound, [number for number, unit in enumerate(units) if unit.kind == "star"])
+    stars = [number for number, unit in enumerate(units) if any(one.attr == "*" for one in unit.imports)]
+    return Table(list(units), [], bound, stars)
 
 
 def table_of(kept: dict[str, Any]) -> Table:
