@@ -277,9 +277,8 @@ class _Order:
         found = [*fixed, *sorted(free, key=canonical)]
         facts = modules.facts(file)
         if self.reached.sees and facts["doc"]:
-            found.append(
-                ["the docstring of the file", digest_of(facts["doc"].encode("utf-8", "surrogatepass")), "", -1]
-            )
+            digest = digest_of(facts["doc"].encode("utf-8", "surrogatepass"))
+            found.append(["the docstring of the file", digest, "", -1])
         # They change how all of the file is compiled, so they count as soon as anything in it does.
         return found + [[f"from __future__ import {name}", name, "", -1] for name in facts["future"] if found]
 
