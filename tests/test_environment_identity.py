@@ -5,7 +5,7 @@ from __future__ import annotations
 import textwrap
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from labmake.environment.code_identity import identity
@@ -201,6 +201,7 @@ def test_a_module_whose_tree_has_no_text_is_identified_at_least_by_its_bytes(sou
     assert identity_of(source) != identity_of(source.replace("x", "y", 1))
 
 
+@settings(deadline=None)
 @given(
     st.one_of(st.integers(), st.floats(allow_nan=False, allow_infinity=False), st.booleans(), st.text(), st.binary())
 )
@@ -210,6 +211,7 @@ def test_equal_constants_of_other_types_are_told_apart(value: object) -> None:
         assert (identity_of(f"x = {value!r}") == identity_of(f"x = {other}")) is same
 
 
+@settings(deadline=None)
 @given(
     st.lists(st.sampled_from(["# c\n", "\n", "x = 1\n", "def f(): pass\n", '"""d"""\n', "y = [1,\n 2]\n"]), max_size=8)
 )
