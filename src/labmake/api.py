@@ -27,7 +27,7 @@ OPTIONS = {
     "gpus": "a number",
     "time": "a duration such as 90s, 30m or 2h",
     "code": "a list of files",
-    "environment": '"all" or "none"',
+    "environment": '"all", "none" or a list of lock files',
     "secrets": "a list of variables' names",
     "wrap": "a command",
     "retries": "a number, 0 or more",

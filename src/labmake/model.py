@@ -144,6 +144,11 @@ class Trace:
     peak: int
     log: Digest
     when: float = 0.0
+    loaded: Mapping[str, str] = field(default_factory=dict)
+    """name → version of each distribution that the step imported and its action does not name: the trace counts only
+    while these are installed in these versions."""
+    locks: Mapping[str, Digest] = field(default_factory=dict)
+    """The project's lock files as they were, for the record."""
 
 
 Stat: TypeAlias = tuple[int, int, int]

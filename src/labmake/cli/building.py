@@ -90,6 +90,8 @@ def _build(opened: Session, wishes: Wishes, told: Progress | Events, budget: flo
     gone: list[str] = []
     try:
         errors = _bring(opened, build, targets, wave)
+        for warning in opened.services.environments.warnings():
+            told.note(f"warning: {warning}")
         outcome = build.outcome
         good = not (errors or outcome.failed or outcome.interrupted)
         if good and not wishes.targets and not wishes.dry:

@@ -18,7 +18,7 @@ from labmake.engine.rulebook import EXP, Match, Rulebook, RuleFile, nearest, no_
 from labmake.engine.runner import Executor
 from labmake.engine.services import Options, Reporter, Services
 from labmake.environment.code_files import CodeReader
-from labmake.environment.distributions import environment_text, root_locks
+from labmake.environment.environments import Environments
 from labmake.errors import LabmakeError, Misuse, NoRule, RuleError
 from labmake.executors.local import Local
 from labmake.executors.resources import this_machine
@@ -39,6 +39,9 @@ from labmake.store.blobs import Blobs
 from labmake.store.sharing import using
 from labmake.store.state import State
 from labmake.store.stats import StatCache
+
+SKEW = 2.0
+"""Seconds by which installed files must lie back: their file system may be another, with a clock of its own."""
 
 
 class _Memo(MutableMapping[str, Json]):
@@ -84,7 +87,8 @@ class Session:
         def workers() -> Executor:
             state = self.project.state
             pool = this_machine(options.jobs)
-            return Local(state / "steps", state / "store", pool, options.jobs, variables(self.project))
+            told = self.services.environments.told_to_workers()
+            return Local(state / "steps", state / "store", pool, options.jobs, variables(self.project), told)
 
         return Build(self.services, options, workers, reached)
 
@@ -137,7 +141,8 @@ def open_services(project: Project, known: Iterable[str], state: State) -> Servi
     clock = RealClock()
     stats = StatCache(state, project.root, clock)
     blobs = Blobs(project.state / "store", state)
-    code = CodeReader(project.root, stats.digest, _Memo(state), keep=blobs.put_bytes)
+    memo = _Memo(state)
+    code = CodeReader(project.root, stats.digest, memo, keep=blobs.put_bytes)
 
     looked = LookedAt()
 
@@ -146,18 +151,13 @@ def open_services(project: Project, known: Iterable[str], state: State) -> Servi
         general = book.file("").rules if name else ()
         return RuleFile(own.rules, own.groups, document_rules(project, name, (*own.rules, *_of(general, name))))
 
-    def environment() -> str:
-        return environment_text(root_locks(stats.digest))
-
-    cached: list[str] = []
-
-    def environment_once() -> str:
-        if not cached:
-            cached.append(environment())
-        return cached[0]
+    def settled(stamp: int) -> bool:
+        return stamp < stats.clock() - int(SKEW * 1e9)
 
     book = Rulebook(known, read)
-    services = Services(project, state, blobs, stats, code, book, environment_once, clock)
+    seen = looked.paths, looked.variables
+    around = Environments(str(project.root), code, stats.digest, memo, settled, variables(project), *seen)
+    services = Services(project, state, blobs, stats, code, book, around, clock)
     services.looked, services.variables = looked.paths, looked.variables
     services.began = clock.file_system_now(project.database.parent)
     return services

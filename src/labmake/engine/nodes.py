@@ -25,7 +25,7 @@ from labmake.engine.inputs import Group, NotAnswered
 from labmake.engine.jobs import check_holes, job, request
 from labmake.engine.placing import Place
 from labmake.engine.plan import AfterRun, Answer, Context, Failed, ReadFailed, Result, Unknown, replay
-from labmake.engine.questions import code_closure, content
+from labmake.engine.questions import code_closure, content, environment_of, installed_key
 from labmake.engine.rulebook import Match
 from labmake.engine.services import Options, Services
 from labmake.engine.temps import gone
@@ -87,6 +87,8 @@ class Decided:
     options: Mapping[str, Any]
     snapshot: Digest
     """Of the list of the code files' places and digests: the code as it was, for `labmake why`."""
+    names: tuple[str, ...] | None
+    """The distributions in its environment; None if others that it imports do not count."""
 
 
 Asking = Generator[Sequence[Key] | Run | Remake | Place, Any, Any]
@@ -158,6 +160,8 @@ def describe(key: Key) -> str:
     if word == "code":
         kind, what, function, *_ = json.loads(rest)
         return "code of its command" if kind == "sh" else f"code of {what}{':' + function if function else ''}"
+    if word == "installed":
+        return " or ".join(json.loads(rest))
     names = {
         "environment": "the environment",
         "keys": f"the keys of {rest}",
@@ -207,7 +211,8 @@ def decide(services: Services, match: Match) -> Asking:
         recipe, params = bind(step, match.binding)
         check_holes(recipe, (*shapes, *params, *match.binding, *match.rule.outputs, "out", "scratch"))
         code = code_key(step, recipe, match)
-        extra = [code] if step.options.get("environment") == "none" else [code, "?environment"]
+        around = environment_key(services, step, code, match)
+        extra = [code, around] if around else [code]
         services.undecided.discard(match.node)
         keys = list(dict.fromkeys([*(item.question for shape in shapes.values() for item in shape.items), *extra]))
         answers = dict(zip(keys, (yield from asking.ask(keys, groups)), strict=True))
@@ -227,7 +232,7 @@ def decide(services: Services, match: Match) -> Asking:
             answers=answers,
             outputs=match.outputs,
             code=tuple((f.path, f.digest, f.identity) for f in closure.files),
-            environment=answers["?environment"].digest if "?environment" in answers else "none",
+            environment=answers[around].digest if around else "none",
             places=places_of,
             keep=services.keep,
             wrap=step.options.get("wrap", ""),
@@ -238,7 +243,8 @@ def decide(services: Services, match: Match) -> Asking:
     except LabmakeError as error:
         error.where = error.where or where
         raise
-    return Decided(action, tuple(groups), step.options, _snapshot(services, action))
+    names = environment_of(services, around[13:]).names if around else None
+    return Decided(action, tuple(groups), step.options, _snapshot(services, action), names)
 
 
 def _snapshot(services: Services, action: Action) -> Digest:
@@ -274,6 +280,18 @@ def code_key(step: Step, recipe: Recipe, match: Match) -> Key:
     return f"?code {canonical([*asked, *(['pickled'] * pickled)])}"
 
 
+def environment_key(services: Services, step: Step, code: Key, match: Match) -> Key:
+    """The question for the environment of a step whose code `code` asks for; "" if none counts. Raises RuleError."""
+    wanted = step.options.get("environment")
+    if wanted is None:
+        return f"?environment {code[6:]}"
+    if isinstance(wanted, str):
+        return "" if wanted == "none" else "?environment all"
+    files = [services.code.find_file(file, match.rule.home, f"environment=[{file!r}]") for file in wanted]
+    places_of = Places(match.experiment)
+    return f"?environment files {canonical({places_of.place(file): file for file in files})}"
+
+
 def _from_store_or_run(
     services: Services,
     options: Options,
@@ -291,7 +309,8 @@ def _from_store_or_run(
         before = services.ran.get(action.digest)  # by another node of the same action
         # An action that is not seen yet is looked for again under its lease, if others have added something since.
         looked = services.blobs.generation
-        trace = None if supersedes and before is None else services.blobs.trace(action.digest, look=options.dry)
+        counts = services.environments.counts
+        trace = None if supersedes and before is None else services.blobs.trace(action.digest, options.dry, counts)
         if trace is not None:
             made = yield from _restore(services, options, match, fact, decided, trace)
             if made is None and match.rule.options.get("temp") and not content:
@@ -314,7 +333,7 @@ def _from_store_or_run(
         wanted = request(decided.options)
         # Who forces a step wants it from the beginning, but its second attempt goes on from the first one's checkpoint.
         about = {"seconds": wanted.seconds, "looked": looked, "anew": forced and not tried}
-        order = {**job(services, match, action, decided.options, supersedes), **about}
+        order = {**job(services, match, action, decided.options, supersedes, decided.names), **about}
         if before is not None and not before["ok"]:
             raise step_error(services, match, action, order, before)
         answer = yield Run(order, wanted, reason or "its action changed")
@@ -358,7 +377,7 @@ def _restore(
     how = "fresh" if fact is not None and all(fact.outputs.get(p) == v for p, v in placed.items()) else "restored"
     if how == "restored":
         services.reporter.restored(match.node)
-    return Made(wanted, how, _fact(match, decided, placed))
+    return Made(wanted, how, _fact(match, decided, placed, trace.loaded))
 
 
 def _without_content(services: Services, match: Match, decided: Decided, trace: Trace) -> Made | None:
@@ -367,7 +386,7 @@ def _without_content(services: Services, match: Match, decided: Decided, trace: 
         return None
     absent: dict[str, places.Placed] = {path: (trace.outputs[name], None) for name, path in match.outputs.items()}
     wanted = {path: digest for path, (digest, _) in absent.items()}
-    return Made(wanted, "fresh", _fact(match, decided, absent))
+    return Made(wanted, "fresh", _fact(match, decided, absent, trace.loaded))
 
 
 def _record(services: Services, options: Options, match: Match, decided: Decided, answer: dict[str, Any]) -> Made:
@@ -382,11 +401,12 @@ def _record(services: Services, options: Options, match: Match, decided: Decided
             known = {k: tuple(v) for k, v in stats.items()} if isinstance(stats, dict) else tuple(stats)
             placed[path] = digest, known
     outputs = {path: digest for path, (digest, _) in placed.items()}
-    return Made(outputs, "ran", _fact(match, decided, placed))
+    return Made(outputs, "ran", _fact(match, decided, placed, answer["loaded"]))
 
 
-def _fact(match: Match, decided: Decided, placed: Mapping[str, places.Placed]) -> Fact:
-    return Fact(match.node, match.rule.digest, decided.groups, decided.action.digest, dict(placed), decided.snapshot)
+def _fact(match: Match, decided: Decided, placed: Mapping[str, places.Placed], loaded: Mapping[str, str]) -> Fact:
+    groups = (*decided.groups, (installed_key(loaded),)) if loaded else decided.groups
+    return Fact(match.node, match.rule.digest, groups, decided.action.digest, dict(placed), decided.snapshot)
 
 
 _FACT = json.JSONEncoder(separators=(",", ":")).encode

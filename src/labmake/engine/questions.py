@@ -10,7 +10,7 @@ import fnmatch
 import json
 import os
 import re
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from typing import Any
 
 from labmake.data import slices
@@ -20,10 +20,11 @@ from labmake.engine.plan import Answer, Failed, Result, Unknown
 from labmake.engine.rulebook import nearest
 from labmake.engine.services import Services
 from labmake.environment.code_files import Closure, by_bytes
+from labmake.environment.environments import Environment
 from labmake.errors import NoRule, RuleError, StoreError
 from labmake.frozen import frozen
 from labmake.layout import GENERATED, experiment_of, short
-from labmake.model import Digest, Key, canonical, digest_of
+from labmake.model import Digest, Fact, Key, canonical, digest_of
 from labmake.store.digest import Entry, parse_manifest, render_manifest, scan_folder
 
 Asking = Generator[Sequence[Key], Sequence[Result], Result]
@@ -89,9 +90,45 @@ def _env(services: Services, name: str) -> Asking:
     return of_json(services.variables[name])
 
 
-def _environment(services: Services, _: str) -> Asking:
+def _environment(services: Services, text: str) -> Asking:
+    """`text` is `all`, `files` and a JSON object (place → project file), or that of a question for code."""
+    if text.startswith("["):
+        (code,) = yield [f"?code {text}"]
+        if not isinstance(code, Answer):
+            return code
+    return Answer(services.keep(environment_of(services, text).text.encode()))
+
+
+def environment_of(services: Services, text: str) -> Environment:
+    """The environment that a question asks for."""
+    found = services.surroundings.get(text)
+    if found is None:
+        if text in ("all", ""):  # facts of the first builds asked without a word
+            found = services.environments.everything()
+        elif text.startswith("files "):
+            found = services.environments.of_files(json.loads(text[6:]))
+        else:
+            found = services.environments.of_step(json.loads(text), code_closure(services, text))
+        services.surroundings[text] = found
+    return found
+
+
+def installed_key(loaded: Mapping[str, str]) -> tuple[Key, str]:
+    """The question whether distributions (name → version) are installed in these versions, and the answer for yes."""
+    text = canonical(dict(loaded))
+    return f"?installed {text}", digest_of(text.encode())
+
+
+def loaded_of(fact: Fact) -> dict[str, str]:
+    """The distributions that a fact has in the versions that its step imported, beyond its environment."""
+    keys = (key for group in fact.groups for key, _ in group if key.startswith("?installed "))
+    return {name: version for key in keys for name, version in json.loads(key.partition(" ")[2]).items()}
+
+
+def _installed(services: Services, text: str) -> Asking:
+    """`text` is a JSON object, distribution → version."""
     yield from ()
-    return Answer(services.keep(services.environment().encode()))
+    return Answer(digest_of(canonical(services.environments.versions(json.loads(text))).encode()))
 
 
 def _code(services: Services, text: str) -> Asking:
@@ -345,6 +382,7 @@ _ANSWERS = {
     "try": _try,
     "env": _env,
     "environment": _environment,
+    "installed": _installed,
     "code": _code,
     "list": _list,
     "find": _find,

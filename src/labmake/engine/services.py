@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -10,6 +9,7 @@ from typing import Any, Protocol
 from labmake.engine.plan import Answer, Result
 from labmake.engine.rulebook import Rulebook
 from labmake.environment.code_files import Closure, CodeReader
+from labmake.environment.environments import Environment, Environments
 from labmake.errors import LabmakeError
 from labmake.frozen import frozen
 from labmake.layout import Project
@@ -81,7 +81,7 @@ class Services:
     stats: StatCache
     code: CodeReader
     rulebook: Rulebook
-    environment: Callable[[], str]
+    environments: Environments
     clock: Clock
     reporter: Reporter = field(default_factory=Silent)
     slices: dict[Digest, dict[str, bytes]] = field(default_factory=dict)
@@ -97,6 +97,8 @@ class Services:
     """Nodes that may still ask for anything; kept only if there are temporary targets."""
     closures: dict[Key, Closure] = field(default_factory=dict)
     """The code that was asked for in this build, by its question."""
+    surroundings: dict[str, Environment] = field(default_factory=dict)
+    """The environments that were asked for in this build, by their questions."""
     snapshots: dict[tuple[tuple[str, Digest], ...], Digest] = field(default_factory=dict)
     """The lists of code files that were kept in this build."""
     folders: set[str] = field(default_factory=set)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 
+from labmake.engine.questions import loaded_of
 from labmake.engine.services import Services
 from labmake.engine.why_code import code_changes
 from labmake.errors import StoreError
@@ -32,7 +34,7 @@ def differences(services: Services, fact: Fact, action: Action) -> list[Reason]:
     Without the old action's text (the store was emptied) one reason says so.
     """
     if fact.action == action.digest:
-        return []
+        return _found_in_the_run(services, fact)
     try:
         before = _lines(services.blobs.read(fact.action).decode())
     except (StoreError, ValueError):
@@ -43,7 +45,25 @@ def differences(services: Services, fact: Fact, action: Action) -> list[Reason]:
         old, new = before.get(key, ""), after.get(key, "")
         if old != new:
             reasons += _reasons(services, fact, action, key, old, new)
-    return reasons
+    return [*reasons, *(one for one in _found_in_the_run(services, fact) if one not in reasons)]
+
+
+def told(reason: Reason) -> str:
+    """What a reason is about and how it changed, in one line: `numpy 2.1.0 → 2.1.1`, `ruff 0.6 installed`."""
+    if reason.kind == "environment" and reason.subject:
+        if reason.old and reason.new:
+            return f"{reason.subject} {reason.old} → {reason.new}"
+        return f"{reason.subject} {reason.new} installed" if reason.new else f"{reason.subject} {reason.old} removed"
+    if not reason.old and not reason.new:
+        return f"{reason.subject} {reason.words}".rstrip()
+    change = f"{reason.old or '(nothing)'} → {reason.new or '(nothing)'}"
+    return f"{reason.subject}  {change}" if reason.subject else change
+
+
+def _found_in_the_run(services: Services, fact: Fact) -> list[Reason]:
+    """The distributions that a step imported, though its code does not name them, and that are others now."""
+    before = loaded_of(fact)
+    return _versions(before, services.environments.versions(before))
 
 
 def _lines(text: str) -> dict[tuple[str, str], str]:
@@ -97,11 +117,19 @@ def _environment(services: Services, old: Digest, new: Digest) -> list[Reason]:
         before, after = (_words(services.blobs.read(digest).decode()) for digest in (old, new))
     except (StoreError, ValueError):
         return [Reason("environment", "", _short(old), _short(new))]
-    return [
-        Reason("environment", name, before.get(name, "not there"), after.get(name, "not there"))
-        for name in sorted({*before, *after})
-        if before.get(name) != after.get(name)
-    ]
+    return _versions(before, after)
+
+
+def _versions(before: Mapping[str, str], after: Mapping[str, str]) -> list[Reason]:
+    """What differs between two states of software, "" being not there; a hash is told only if nothing else differs."""
+    reasons = []
+    for name in sorted({*before, *after}):
+        old, new = before.get(name, ""), after.get(name, "")
+        if old == new:
+            continue
+        plain = old.partition(" (")[0], new.partition(" (")[0]
+        reasons.append(Reason("environment", name, *(plain if plain[0] != plain[1] else (old, new))))
+    return reasons
 
 
 def _words(text: str) -> dict[str, str]:

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from labmake.executors.resources import Lease, Pool, Request
-from labmake.executors.wire import CHUNK, Unpacker, packed
+from labmake.executors.wire import CHUNK, Unpacker, Versions, packed
 
 PATIENCE = 10.0
 """Seconds that a worker is given to end by itself."""
@@ -38,13 +38,14 @@ class _Slot:
 @dataclass
 class Local:
     """Runs jobs in worker processes. `steps` is the folder for step folders, `store` the store's folder, `environment`
-    what all steps get of it."""
+    the variables that all steps get; `versions` tells what they imported (it is called in the workers)."""
 
     steps: Path
     store: Path
     pool: Pool
     limit: int
     environment: Mapping[str, str]
+    versions: Versions
     _slots: list[_Slot] = field(default_factory=list)
     _started: int = 0
     _waiting: dict[Request, deque[dict[str, Any]]] = field(default_factory=dict)
@@ -125,7 +126,8 @@ class Local:
         from_worker, answers = os.pipe()
         pid = os.fork()
         if pid == 0:
-            _become_worker(requests, answers, lambda: serve(base, self.store, self.environment, requests, answers))
+            shared = (base, self.store, self.environment, self.versions)
+            _become_worker(requests, answers, lambda: serve(*shared, requests, answers))
         os.close(requests)
         os.close(answers)
         slot = _Slot(pid, to_worker, from_worker)

@@ -6,9 +6,9 @@ coordinator only plans and records. When the pipe ends, the coordinator is gone:
 Request: {id, action, text, code, inputs: [[place, digest, location, origin]], stats: [[origin, digest, stat]],
 outputs: {name: place}, targets: {place: [file system path, stat or null]}, command: [argv], step: LABMAKE_STEP's
 content, lists: {name: [paths]}, env, cpus, gpus, seconds, secrets, supersede, failed, checkpoint and aside: folders,
-anew: the checkpoint is emptied}. Answer:
-{id, ok, outputs: {name: digest}, placed: {place: stat}, learned, seconds, peak, log, left} or {id, ok: false, why,
-facts, kept}.
+anew: the checkpoint is emptied, static: distributions of its environment or null, locks: {name: digest}}. Answer:
+{id, ok, outputs: {name: digest}, placed: {place: stat}, learned, seconds, peak, log, left, loaded: {distribution:
+version}} or {id, ok: false, why, facts, kept}.
 """
 
 from __future__ import annotations
@@ -24,9 +24,10 @@ from pathlib import Path
 from typing import Any
 
 from labmake.errors import LabmakeError, StoreError
-from labmake.executors.process import Abandoned, Ended, Waiting, redirect, start
+from labmake.executors.forking import Gone, Servers, Unfit
+from labmake.executors.process import Abandoned, Child, Ended, Process, Waiting, redirect, start
 from labmake.executors.stepfolder import Box, StepFolders
-from labmake.executors.wire import CHUNK, Message, Unpacker, packed
+from labmake.executors.wire import CHUNK, Message, Unpacker, Versions, packed
 from labmake.model import Trace
 from labmake.store.blobs import Blobs
 from labmake.store.digest import FileChanged, hash_file, is_folder, output_digest, plain, render_manifest, scan_folder
@@ -53,12 +54,16 @@ THREADS = (
 class Worker:
     """The state of one worker: its folder, its store, what all its steps share of the environment."""
 
-    def __init__(self, base: Path, store: Path, environment: Mapping[str, str], waiting: Waiting) -> None:
-        self.base, self.store = base, store
+    def __init__(
+        self, base: Path, store: Path, environment: Mapping[str, str], versions: Versions, waiting: Waiting
+    ) -> None:
+        self.base, self.store, self.versions = base, store, versions
+        self.loaded = str(base / "loaded")
         self.log = self.job = -1
         self.scratch = str(base / "scratch")
         self.environment = {**environment, "TMPDIR": self.scratch, "GIT_CEILING_DIRECTORIES": str(base)}
         self.waiting = waiting
+        self.servers = Servers(self.scratch)
 
     def _prepare(self) -> None:
         """Make this worker's folder and open the store, before its first step: so a disk that refuses is an answer."""
@@ -71,7 +76,8 @@ class Worker:
         self.job = os.open(self.base / "job", os.O_CREAT | os.O_WRONLY, 0o644)
 
     def close(self) -> None:
-        """Give back what others may wait for."""
+        """Give back what others may wait for, and end the fork servers."""
+        self.servers.close()
         try:
             if self.job >= 0:
                 self.blobs.close()
@@ -79,7 +85,21 @@ class Worker:
             pass
 
     def run(self, job: Message) -> Message:
-        """Run one step; every failure is an answer."""
+        """Run one step; every failure is an answer.
+
+        If the server from which it was forked has gone, it runs once again; then it is the step that ends its server.
+        """
+        gone = False
+        while True:
+            try:
+                return self._attempt(job, gone)
+            except Unfit:  # from now on such steps start afresh
+                continue
+            except Gone:
+                gone = True
+
+    def _attempt(self, job: Message, last: bool) -> Message:
+        """Run a step; raises Unfit and Gone (not if it is the last attempt), and then nothing is left of it."""
         try:
             if self.job < 0:
                 self._prepare()
@@ -91,7 +111,10 @@ class Worker:
         except LabmakeError as error:
             return _told(error)
         try:
-            return self._run(job, box)
+            return self._run(job, box, last)
+        except (Unfit, Gone):
+            self.folders.discard(box)
+            raise
         except FileChanged as error:
             self.folders.discard(box)
             return {"ok": False, "why": "changed", "facts": {"file": str(error)}}
@@ -102,8 +125,8 @@ class Worker:
             self.folders.discard(box)
             return _disk(error)
 
-    def _run(self, job: Message, box: Box) -> Message:
-        ended = self._process(job, box)
+    def _run(self, job: Message, box: Box, last: bool) -> Message:
+        ended = self._process(job, box, last)
         self._redact(job["secrets"])
         if ended.status != 0 or ended.timed_out:
             facts = {"status": ended.status, "seconds": ended.seconds, "peak": ended.peak}
@@ -115,33 +138,53 @@ class Worker:
             _still(origin, digest, known)
         return self._store(job, box, ended)
 
-    def _process(self, job: Message, box: Box) -> Ended:
+    def _process(self, job: Message, box: Box, last: bool) -> Ended:
         """Start the step in its folder and wait for it."""
         self._fresh_scratch()
+        env = self._variables(job)
+        for name, paths in job["lists"].items():
+            with open(os.path.join(self.scratch, f"{name}.list"), "w", encoding="utf-8") as file:
+                file.writelines(f"{path}\n" for path in paths)
+        os.chdir(box.path)
+        if os.fstat(self.log).st_size:
+            os.ftruncate(self.log, 0)
+        try:
+            process = self._start(job, box, env)
+            if process is None:
+                return Ended(127, 0.0, 0, False)
+            return self.waiting.wait(process, job["seconds"], lambda: self._note(job))
+        except Gone as gone:
+            if not last:
+                raise
+            os.write(self.log, b"labmake: the process that had started the step was ended, twice; the step with it\n")
+            return Ended(gone.status or 1, 0.0, 0, False)
+        finally:
+            os.chdir(self.base)
+
+    def _variables(self, job: Message) -> dict[str, str]:
+        """The environment of a step; what LABMAKE_STEP names is written."""
         cpus = dict.fromkeys(THREADS, str(job["cpus"]))
         env = {**self.environment, **cpus, "CUDA_VISIBLE_DEVICES": ",".join(job["gpus"]), **job["env"]}
         if job["checkpoint"]:
             env["LABMAKE_CHECKPOINT"] = _checkpoint(job)
         if job["step"] is not None:
             step = self.base / "step.json"
-            step.write_text(json.dumps({**job["step"], "scratch": self.scratch}))
+            more = {"scratch": self.scratch}
+            if job["static"] is not None:
+                more["loaded"] = self.loaded
+                Path(self.loaded).unlink(missing_ok=True)
+            step.write_text(json.dumps({**job["step"], **more}))
             env["LABMAKE_STEP"] = str(step)
-        for name, paths in job["lists"].items():
-            with open(os.path.join(self.scratch, f"{name}.list"), "w", encoding="utf-8") as file:
-                file.writelines(f"{path}\n" for path in paths)
+        return env
+
+    def _start(self, job: Message, box: Box, env: Mapping[str, str]) -> Process | None:
+        """The step's process, in the working directory; None, and a line in the log, if it cannot be started."""
         command = [word.replace("\0scratch", self.scratch) for word in job["command"]]
-        os.chdir(box.path)
-        if os.fstat(self.log).st_size:
-            os.ftruncate(self.log, 0)
         try:
-            pid = start(command, env)
+            return self.servers.start(job, box, env) or Child(start(command, env))
         except OSError as error:
             os.write(self.log, f"labmake: cannot start {command[0]}: {error.strerror}\n".encode())
-            return Ended(127, 0.0, 0, False)
-        try:
-            return self.waiting.wait(pid, job["seconds"], lambda: self._note(job))
-        finally:
-            os.chdir(self.base)
+            return None
 
     def _fresh_scratch(self) -> None:
         try:
@@ -192,7 +235,9 @@ class Worker:
             for name, place in job["outputs"].items():
                 outputs[name] = self._keep_output(os.path.join(box.path, place.rstrip("/")), place.endswith("/"))
             log = self.blobs.put_bytes(self._log())
-            trace = Trace(job["action"], outputs, ended.seconds, ended.peak, log, time.time())
+            loaded = self._loaded(job)
+            figures = (ended.seconds, ended.peak, log, time.time())
+            trace = Trace(job["action"], outputs, *figures, loaded, job["locks"])
             self.blobs.add_trace(trace, supersede=job["supersede"])
         placed = {
             place: known
@@ -212,7 +257,20 @@ class Worker:
             "log": log,
             "left": self.folders.close(box, expected),
             "learned": self.blobs.take_learned(),
+            "loaded": loaded,
         }
+
+    def _loaded(self, job: Message) -> Mapping[str, str]:
+        """The distributions that a Python step imported and its environment does not name; all that there are if it
+        ended in a way (os._exit) that did not let it tell."""
+        if job["static"] is None:
+            return {}
+        try:
+            with open(self.loaded, encoding="utf-8") as file:
+                modules = file.read().split("\n")
+        except FileNotFoundError:
+            modules = None
+        return self.versions(modules, job["static"])
 
     def _keep_output(self, path: str, folder: bool) -> str:
         if folder:
@@ -314,7 +372,9 @@ def _files(folder: str) -> list[str]:
     )
 
 
-def serve(base: Path, store: Path, environment: Mapping[str, str], requests: int, answers: int) -> None:
+def serve(
+    base: Path, store: Path, environment: Mapping[str, str], versions: Versions, requests: int, answers: int
+) -> None:
     """Serve requests until their pipe ends; what is being stored or placed then is finished."""
     jobs: deque[Message] = deque()
     unpacker = Unpacker()
@@ -326,7 +386,7 @@ def serve(base: Path, store: Path, environment: Mapping[str, str], requests: int
         for job in jobs:
             _write(answers, packed({"id": job["id"], **_disk(error)}))
         return
-    worker = Worker(base, store, environment, waiting)
+    worker = Worker(base, store, environment, versions, waiting)
     try:
         while True:
             while not jobs:
