@@ -130,6 +130,8 @@ class Action:
     """name → place, list of places, or dict of places: the shape in which the recipe sees its inputs."""
     each: Mapping[str, tuple[str, ...]]
     """input → the wildcards by which it is keyed, for inputs that came from each or find."""
+    asked: Key = ""
+    """What was asked to find its code (see engine.nodes.code_key)."""
 
 
 @frozen

@@ -107,8 +107,8 @@ def _check(opened: Session, build: Build, node: str) -> tuple[Fact, Action, list
 
 
 def _told(reason: Reason) -> str:
-    if reason.kind == "code":
-        return reason.subject
+    if reason.kind == "code" or not (reason.old or reason.new):
+        return f"{reason.subject} {reason.words}".rstrip()
     if reason.kind == "environment":
         return told(reason)
     return f"{reason.subject} {reason.old or '(nothing)'} → {reason.new or '(nothing)'}".strip()

@@ -145,7 +145,7 @@ def open_services(project: Project, known: Iterable[str], state: State) -> Servi
     stats = StatCache(state, project.root, clock)
     blobs = Blobs(project.state / "store", state)
     memo = _Memo(state)
-    code = CodeReader(project.root, stats.digest, memo)
+    code = CodeReader(project.root, stats.digest, memo, keep=blobs.put_bytes)
 
     looked = LookedAt()
 

@@ -270,6 +270,7 @@ def decide(services: Services, match: Match) -> Asking:
             places=places_of,
             keep=services.keep,
             wrap=step.options.get("wrap", ""),
+            asked=code[6:],
         )
     except FileChanged as changed:
         raise LabmakeError(f"a file changed while it was read: {changed}", [], ["build again"], where) from None
@@ -305,9 +306,12 @@ def _plan(services: Services, match: Match, groups: list[Group]) -> Asking:
 
 
 def code_key(step: Step, recipe: Recipe, match: Match) -> Key:
-    """The question for the code of a step with its recipe as bound."""
+    """The question for the code of a step with its recipe as bound: a JSON list of kind, file or command, function,
+    experiment, extra patterns, interpreter, and "pickled" if labmake may unpickle an input for a function."""
     extra = list(step.options.get("code", ()))
-    return f"?code {canonical([recipe.kind, recipe.text, recipe.function, match.rule.home, extra, recipe.interpreter])}"
+    asked = [recipe.kind, recipe.text, recipe.function, match.rule.home, extra, recipe.interpreter]
+    pickled = recipe.kind == "function" and any(".pkl" in str(spec) for spec in step.inputs.values())
+    return f"?code {canonical([*asked, *(['pickled'] * pickled)])}"
 
 
 def environment_key(services: Services, step: Step, code: Key, match: Match) -> Key:

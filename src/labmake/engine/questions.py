@@ -131,11 +131,11 @@ def _installed(services: Services, text: str) -> Asking:
 
 
 def _code(services: Services, text: str) -> Asking:
-    """`text` is the JSON list [kind, file or command, function, experiment, extra patterns]."""
+    """`text` is the JSON list that nodes.code_key makes."""
     yield from ()
     closure = code_closure(services, text)
     by_bytes = text.startswith('["plan"')  # a plan may be anywhere in its file, and replaying it is cheap
-    lines = [f"{f.path} {f.digest if by_bytes else f.identity}" for f in closure.files]
+    lines = [f"{f.path} {f.digest if by_bytes else f.identity}" for f in closure.files if by_bytes or f.identity]
     return Answer(digest_of("\n".join(lines).encode()))
 
 
@@ -147,7 +147,7 @@ def code_closure(services: Services, text: str) -> Closure:
 
 
 def _code_closure(services: Services, text: str) -> Closure:
-    kind, what, function, experiment, extra, interpreter = json.loads(text)
+    kind, what, function, experiment, extra, interpreter, *pickled = json.loads(text)
     code = services.code
     if kind == "document":
         closure = Closure(())
@@ -169,6 +169,8 @@ def _code_closure(services: Services, text: str) -> Closure:
                     [("file", file), ("has", ", ".join(code.functions(file)[:12]) or "none")],
                     ["correct the name in py(…), or define the function"],
                 )
+            if function:
+                closure = code.function(file, experiment, function, bool(pickled))
     if extra:
         more = code.extra(extra, experiment)
         files = {file.path: file for file in (*closure.files, *more.files)}

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 
 from labmake.engine.questions import loaded_of
 from labmake.engine.services import Services
+from labmake.engine.why_code import code_changes
 from labmake.errors import StoreError
 from labmake.frozen import frozen
 from labmake.model import Action, Digest, Fact
@@ -17,12 +18,14 @@ SHOWN = 12
 
 @frozen
 class Reason:
-    """`kind` (input, code, parameter, environment, …), what it is about, its old and its new value ("" for none)."""
+    """`kind` (input, code, parameter, environment, …), what it is about, its old and its new value ("" for none), and
+    what happened in words where values would say nothing."""
 
     kind: str
     subject: str
     old: str = ""
     new: str = ""
+    words: str = ""
 
 
 def differences(services: Services, fact: Fact, action: Action) -> list[Reason]:
@@ -52,7 +55,7 @@ def told(reason: Reason) -> str:
             return f"{reason.subject} {reason.old} → {reason.new}"
         return f"{reason.subject} {reason.new} installed" if reason.new else f"{reason.subject} {reason.old} removed"
     if not reason.old and not reason.new:
-        return reason.subject
+        return f"{reason.subject} {reason.words}".rstrip()
     change = f"{reason.old or '(nothing)'} → {reason.new or '(nothing)'}"
     return f"{reason.subject}  {change}" if reason.subject else change
 
@@ -97,7 +100,8 @@ def _reasons(services: Services, fact: Fact, action: Action, key: tuple[str, str
     if word == "environment":
         return _environment(services, old, new)
     if word == "code":
-        return [Reason("code", _changed_line(services, fact, action, subject), old[:SHOWN], new[:SHOWN])]
+        changes = code_changes(services, fact, action, subject, old, new)
+        return [Reason("code", at, *(("", "") if what else (old[:SHOWN], new[:SHOWN])), what) for at, what in changes]
     if word == "input" and not old.endswith("items"):
         return [Reason("input", subject, _short(old), _short(new))]
     return [Reason(word, subject, old, new)]
@@ -130,29 +134,3 @@ def _versions(before: Mapping[str, str], after: Mapping[str, str]) -> list[Reaso
 
 def _words(text: str) -> dict[str, str]:
     return {name: value for name, _, value in (line.partition(" ") for line in text.splitlines())}
-
-
-def _changed_line(services: Services, fact: Fact, action: Action, place: str) -> str:
-    """`file:line` of the first line of a code file that changed; the file alone if its old text is gone."""
-    import difflib  # of use to few commands
-
-    old = _snapshot(services, fact).get(place)
-    new = dict(action.code).get(place)
-    if old is None or new is None:
-        return place
-    try:
-        before, after = (services.blobs.read(digest).decode(errors="replace").splitlines() for digest in (old, new))
-    except StoreError:
-        return place
-    for tag, _, _, start, _ in difflib.SequenceMatcher(None, before, after, autojunk=False).get_opcodes():
-        if tag != "equal":
-            return f"{place}:{start + 1}"
-    return place
-
-
-def _snapshot(services: Services, fact: Fact) -> dict[str, Digest]:
-    try:
-        text = services.blobs.read(fact.snapshot).decode()
-        return dict(json.loads(line) for line in text.splitlines())
-    except (StoreError, ValueError):
-        return {}

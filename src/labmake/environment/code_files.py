@@ -9,6 +9,7 @@ from pathlib import Path
 
 from labmake.environment import code_words
 from labmake.environment.code_closure import Closure, CodeFile, Texts, by_bytes, union
+from labmake.environment.code_functions import Explained, Function, Functions
 from labmake.environment.code_imports import facts_of, python_closure
 from labmake.environment.code_lookup import (
     find_recipe_file,
@@ -22,7 +23,7 @@ from labmake.environment.code_lookup import (
 from labmake.environment.code_tree import Tree, editable_roots, find_dotted, join, site_folders
 from labmake.errors import RuleError
 from labmake.layout import experiment_of, script_folder
-from labmake.model import Digest, Json
+from labmake.model import Digest, Json, digest_of
 
 __all__ = ["Closure", "CodeFile", "CodeReader", "by_bytes", "union"]
 
@@ -41,7 +42,8 @@ class CodeReader:
     `digest` gives the digest of a project path's bytes (from a stat cache; raises FileNotFoundError). `memo` keeps what
     was read from a file's text, as JSON, under keys that begin with the file's digest: with the same memo no file is
     parsed twice. What imports mean is found anew each time, since it also depends on files that are absent.
-    `sites` are the site-packages whose `.pth` files may put project folders on Python's path.
+    `sites` are the site-packages whose `.pth` files may put project folders on Python's path. `keep` stores the texts
+    that functions' identities are the digests of, for `labmake why`.
     """
 
     def __init__(
@@ -50,10 +52,12 @@ class CodeReader:
         digest: Callable[[str], Digest],
         memo: MutableMapping[str, Json],
         sites: Sequence[str] | None = None,
+        keep: Callable[[bytes], Digest] = digest_of,
     ) -> None:
         self.root = root
         self.tree = Tree(root)
         self._texts = Texts(root, digest, memo)
+        self._functions = Functions(self._texts, keep)
         self._sites = site_folders() if sites is None else sites
         self._closures: dict[tuple[str, str, str], Closure] = {}
 
@@ -104,6 +108,20 @@ class CodeReader:
             roots = self.roots(file.rpartition("/")[0])
             self._closures[key] = python_closure(self._texts, self.tree, [file], roots)
         return self._closures[key]
+
+    def function(self, file: str, experiment: str, name: str, pickled: bool = False) -> Closure:
+        """The files of python(), each identified by what of it the function `name` can reach ("" for nothing).
+
+        `pickled`: an input of its step is a pickle file, which may hold objects of any class of the closure.
+        """
+        roots = self.roots(file.rpartition("/")[0])
+        return self._functions.closure(Function(file, name, pickled), self.python(file, experiment), roots)
+
+    def explained(self, file: str, experiment: str, name: str, pickled: bool, path: str) -> dict[str, Explained]:
+        """What of the file `path` that function reaches, by label; "*" for the file itself."""
+        roots = self.roots(file.rpartition("/")[0])
+        function = Function(file, name, pickled)
+        return self._functions.explained(function, self.python(file, experiment), roots, path)
 
     def script(self, file: str, experiment: str) -> Closure:
         """A script in any language and all project files that it names as code, directly or not.
