@@ -100,7 +100,7 @@ class Environments:
 
     def of_step(self, recipe: Sequence[Any], closure: Closure) -> Environment:
         """The environment of a step: `recipe` is [kind, file or command, function, experiment, …, interpreter]."""
-        kind, what, _, experiment, _, interpreter = recipe
+        kind, what, _, experiment, _, interpreter, *_ = recipe
         if kind in ("function", "python", "document"):
             wanted = _Wanted(BUILT_IN[what] if kind == "document" else ())
             if kind != "document":
