@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+
 import pytest
 from space import Space
 from told import told
@@ -131,7 +133,6 @@ def test_a_result_that_was_made_again_by_force_stands_for_everybody(space: Space
     space.build("-f", "data/x.txt")
     assert space.read("data/x.txt").strip() == "2"
     space.path("data/x.txt").unlink()
-    for path in (space.root / ".git/labmake/state").iterdir():
-        path.unlink()
+    shutil.rmtree(space.root / ".git/labmake/state")
     space.build()
     assert space.restored == ["data/x.txt"] and space.read("data/x.txt").strip() == "2"
