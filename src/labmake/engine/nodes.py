@@ -86,8 +86,13 @@ Asking = Generator[Sequence[Key] | Run | Place, Any, Any]
 
 def visit(services: Services, options: Options, match: Match, fact: Fact | None) -> Asking:
     """Bring a node up to date; returns Made, Failed, Unknown or WouldRun."""
+    return (yield from answered(match, _visit(services, options, match, fact)))
+
+
+def answered(match: Match, visiting: Asking) -> Asking:
+    """What `visiting` a node comes to; if something that it asked for has no answer, that."""
     try:
-        return (yield from _visit(services, options, match, fact))
+        return (yield from visiting)
     except NotAnswered as missing:
         if isinstance(missing.result, Failed):
             asking.needed_by(missing.result.error, short(match.node, match.experiment), match.rule.where)

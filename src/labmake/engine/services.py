@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -62,13 +62,15 @@ class Silent:
 @frozen
 class Options:
     """How to build: `jobs` steps at once, `dry` decides and runs nothing, `force` reruns these nodes' own steps,
-    `discard_edits` gives up edited outputs (they are set aside), `fail_fast` stops at the first failure."""
+    `discard_edits` gives up edited outputs (they are set aside), `fail_fast` stops at the first failure, `recall`
+    answers for a node, given its match, from what the store remembers, whatever lies in the worktree."""
 
     jobs: int = 1
     dry: bool = False
     force: frozenset[str] = frozenset()
     discard_edits: bool = False
     fail_fast: bool = False
+    recall: Callable[[Services, Any], Generator[Any, Any, Any]] | None = None
 
 
 @dataclass

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 
+from labmake.engine.actiontext import lines_of
 from labmake.engine.services import Services
 from labmake.errors import StoreError
 from labmake.frozen import frozen
@@ -31,53 +33,43 @@ def differences(services: Services, fact: Fact, action: Action) -> list[Reason]:
     if fact.action == action.digest:
         return []
     try:
-        before = _lines(services.blobs.read(fact.action).decode())
+        before = services.blobs.read(fact.action).decode()
+        return compare(services, before, action.text, lambda place: _changed_line(services, fact, action, place))
     except (StoreError, ValueError):
         return [Reason("action", "made by an action that the store no longer has")]
-    after = _lines(action.text)
+
+
+def compare(services: Services, before: str, after: str, code: Callable[[str], str]) -> list[Reason]:
+    """How the texts of two actions differ; `code` tells what to call a code file that changed, by its place.
+
+    Raises ValueError if one is no action's text.
+    """
+    old, new = lines_of(before), lines_of(after)
     reasons: list[Reason] = []
-    for key in dict.fromkeys([*before, *after]):
-        old, new = before.get(key, ""), after.get(key, "")
-        if old != new:
-            reasons += _reasons(services, fact, action, key, old, new)
+    for key in dict.fromkeys([*old, *new]):
+        if old.get(key, "") != new.get(key, ""):
+            reasons += _reasons(services, code, key, old.get(key, ""), new.get(key, ""))
     return reasons
 
 
-def _lines(text: str) -> dict[tuple[str, str], str]:
-    """An action's text as (word, subject) → value."""
-    found: dict[tuple[str, str], str] = {}
-    decoder = json.JSONDecoder()
-    for line in text.splitlines()[1:]:
-        word, _, rest = line.partition(" ")
-        subject, value = "", rest
-        if word in ("parameter", "wildcard", "code", "output"):
-            subject, end = decoder.raw_decode(rest)
-            value = rest[end:].strip()
-        elif word == "input":
-            name, end = decoder.raw_decode(rest)
-            _, length = decoder.raw_decode(rest[end:].lstrip())
-            value = rest[end:].lstrip()[length:].strip()
-            subject, value = _input(name, value)
-        found[word, str(subject)] = value
-    return found
+def told(reason: Reason) -> str:
+    """What a reason is about and how it changed, in one line: `numpy 2.1.0 → 2.1.1`, `ruff 0.6 installed`."""
+    if reason.kind == "environment" and reason.subject:
+        if reason.old and reason.new:
+            return f"{reason.subject} {reason.old} → {reason.new}"
+        return f"{reason.subject} {reason.new} installed" if reason.new else f"{reason.subject} {reason.old} removed"
+    if not reason.old and not reason.new:
+        return reason.subject
+    change = f"{reason.old or '(nothing)'} → {reason.new or '(nothing)'}"
+    return f"{reason.subject}  {change}" if reason.subject else change
 
 
-def _input(name: str, value: str) -> tuple[str, str]:
-    """`["3"] "data/fits/3.json" <digest>` or `10000 items <digest>` as subject and digest."""
-    head, _, digest = value.rpartition(" ")
-    if head.endswith("items"):
-        return f"{name} (a list)", f"{head}, {digest}"
-    decoder = json.JSONDecoder()
-    _, end = decoder.raw_decode(head)
-    return f"{name}: {json.loads(head[end:].strip())}", digest
-
-
-def _reasons(services: Services, fact: Fact, action: Action, key: tuple[str, str], old: str, new: str) -> list[Reason]:
+def _reasons(services: Services, code: Callable[[str], str], key: tuple[str, str], old: str, new: str) -> list[Reason]:
     word, subject = key
     if word == "environment":
         return _environment(services, old, new)
     if word == "code":
-        return [Reason("code", _changed_line(services, fact, action, subject), old[:SHOWN], new[:SHOWN])]
+        return [Reason("code", code(subject), old[:SHOWN], new[:SHOWN])]
     if word == "input" and not old.endswith("items"):
         return [Reason("input", subject, _short(old), _short(new))]
     return [Reason(word, subject, old, new)]
@@ -94,7 +86,7 @@ def _environment(services: Services, old: Digest, new: Digest) -> list[Reason]:
     except (StoreError, ValueError):
         return [Reason("environment", "", _short(old), _short(new))]
     return [
-        Reason("environment", name, before.get(name, "not there"), after.get(name, "not there"))
+        Reason("environment", name, before.get(name, ""), after.get(name, ""))
         for name in sorted({*before, *after})
         if before.get(name) != after.get(name)
     ]
