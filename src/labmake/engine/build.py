@@ -453,7 +453,7 @@ class Build:
             self._done(task, self._failed_here(task.key, refusal))
 
     def _interrupt(self) -> None:
-        """The first signal stops starting, the second stops what runs. Where nothing may run, there is nothing to end."""
+        """The first signal stops starting, the second stops what runs. A build that only recalls ends at once."""
         if self.options.recall is not None:
             raise KeyboardInterrupt
         self._signals += 1

@@ -187,7 +187,7 @@ class Walk:
         self.history.export(older, self.exported)
         root = self.exported.tree / self.history.prefix
         target = self._name_before(found, newer, older, after.target, root)
-        with standing_in(root, self.relative):
+        with standing_in(root, self.history.root, self.relative):
             services = self.open_at(root)
             state = recall_state(services, older, target, Recall(self.memory, after.environments, moved))
         found.decided += 1

@@ -16,6 +16,7 @@ from labmake.engine.plan import Answer, Failed, Result
 from labmake.engine.recall import Recall
 from labmake.engine.services import Options, Services
 from labmake.engine.watched import looked_at
+from labmake.environment.code_tree import NEVER
 from labmake.errors import LabmakeError, NoRule, NoSuchKey, StoreError
 from labmake.experiments.history import Changes
 from labmake.frozen import frozen
@@ -150,17 +151,33 @@ def moved_to(path: str, old: str, new: str) -> str:
 
 
 @contextlib.contextmanager
-def standing_in(root: Path, relative: str) -> Iterator[None]:
-    """While it is entered, the working directory is the one of this state of the project, and modules that are
-    imported from it are forgotten afterwards: the next state has others of the same names."""
-    before = os.getcwd()
+def standing_in(root: Path, worktree: Path, relative: str) -> Iterator[None]:
+    """While it is entered, the working directory and Python's path are those of this state of the project.
+
+    Modules of the project are forgotten before and after: each state has others of the same names.
+    """
+    here, path = os.getcwd(), list(sys.path)
+    _forget_modules(worktree)
     try:
         os.chdir(root / relative if (root / relative).is_dir() else root)
+        sys.path[:] = [str(root / own) if (own := _own(entry, worktree)) is not None else entry for entry in path]
         yield
     finally:
-        os.chdir(before)
-        inside = os.path.join(os.path.realpath(root), "")
-        for name, module in list(sys.modules.items()):
-            file = getattr(module, "__file__", None) or next(iter(getattr(module, "__path__", ())), "")
-            if file and os.path.realpath(file).startswith(inside):
-                del sys.modules[name]
+        sys.path[:] = path
+        os.chdir(here)
+        _forget_modules(root)
+
+
+def _forget_modules(root: Path) -> None:
+    for name, module in list(sys.modules.items()):
+        file = getattr(module, "__file__", None) or next(iter(getattr(module, "__path__", ())), "")
+        if file and name.partition(".")[0] != "labmake" and _own(file, root) is not None:
+            del sys.modules[name]
+
+
+def _own(path: str, root: Path) -> str | None:
+    """A file or folder of a project's own, from its root; None for others, and for what is installed there."""
+    inside = os.path.relpath(os.path.realpath(path), os.path.realpath(root)) if path else ".."
+    parts = inside.split(os.sep)
+    installed = any((part.startswith(".") and part != ".") or part in NEVER for part in parts)
+    return None if installed else inside
