@@ -31,12 +31,15 @@ OPTIONS = {
     "secrets": "a list of variables' names",
     "wrap": "a command",
     "retries": "a number, 0 or more",
+    "checkpoint": "True or False",
+    "cache": "True or False",
+    "temp": "True or False",
     "default": "True or False",
     "description": "a text",
 }
 """The reserved words beside `run`, with what they take."""
 
-LATER = frozenset("gpu_memory disk tokens memory_max executor batch checkpoint cache temp compare".split())
+LATER = frozenset("gpu_memory disk tokens memory_max executor batch compare".split())
 """Words that are reserved so that no rule uses them as names, and that this version does not offer."""
 
 

@@ -245,7 +245,7 @@ def default_targets(opened: Session) -> list[str]:
     rulebook, experiment = opened.services.rulebook, opened.experiment
     targets: list[str] = []
     for rule in rulebook.rules(experiment):
-        if rule.options.get("default") is False:
+        if rule.options.get("default") is False or rule.options.get("temp"):
             continue
         if any(name != EXP for name in wildcards(next(iter(rule.outputs.values())))):
             continue

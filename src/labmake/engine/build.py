@@ -19,7 +19,8 @@ from labmake.data.slices import split_slice
 from labmake.engine.facts import Facts
 from labmake.engine.failures import disk_error
 from labmake.engine.inputs import needed_by
-from labmake.engine.nodes import Made, Run, WouldRun, fact_text, parse_fact, visit
+from labmake.engine.nodes import Made, Remake, Run, WouldRun, fact_text, parse_fact, visit
+from labmake.engine.outputs import remove, touched
 from labmake.engine.placing import MOST, Place, place_all
 from labmake.engine.plan import Answer, Failed, Result, Unknown
 from labmake.engine.questions import Hash, inside_folder, of_file, of_large_file, question, slice_of
@@ -27,12 +28,17 @@ from labmake.engine.rulebook import Match
 from labmake.engine.runner import Executor, Runner
 from labmake.engine.services import Options, Services
 from labmake.engine.sourcing import visit_source
+from labmake.engine.temps import Temps
 from labmake.errors import Cycle, DataChanged, LabmakeError, NoRule, NoSuchKey, StepFailed
 from labmake.layout import GENERATED, experiment_of, short
 from labmake.model import Fact, Key
 
 COMMIT_EVERY = 256
 """Facts that are written together: a killed build loses at most so many, and finds their traces."""
+
+
+PASSES = 3
+"""How often all is looked at, if temporary targets that are not repeatable are made again in between."""
 
 
 @dataclass(eq=False)
@@ -104,6 +110,8 @@ class Build:
         self._unplaced = 0
         self._stopping = False
         self._signals = 0
+        self._temps = Temps(services)
+        self._hows: dict[str, str] = {}
         self._decided: dict[str, Run] = {}
         self._undiscussed: list[str] = []
         self.agree: Agreement | None = None
@@ -115,13 +123,30 @@ class Build:
         wanted = list(keys)
         try:
             with _Signals(self._interrupt):
-                for key in wanted:
-                    self._start(key)
-                self._loop()
+                for _ in range(PASSES):
+                    for key in wanted:
+                        self._ask_for(key)
+                    self._loop()
+                    if self._stopping or not self._temps.came_out_differently():
+                        break
+                    self._look_again()
         finally:
             self._commit()
         unknown = Unknown("an interrupted build")
         return [self.services.answers.get(key) or self._late_answer(key) or unknown for key in wanted]
+
+    def _look_again(self) -> None:
+        """A temporary target that was made again came out differently, and what was fresh by its old content is not."""
+        self._commit()
+        self._hows.update((node, made.how) for node, made in self.outcome.made.items() if made.how != "fresh")
+        self.outcome.made.clear()
+        self.services.answers.clear()
+
+    def _ask_for(self, key: Key) -> None:
+        """Start what a user asked for; of a temporary target that is its content, which stays."""
+        if key.startswith(f"{GENERATED}/") and self.services.rulebook.matches(key):
+            self._temps.goals.add(self.services.rulebook.find(key).node)
+        self._start(key)
 
     def close(self) -> None:
         """End the workers. An interrupt that comes now comes too late: their folders would be left behind."""
@@ -201,13 +226,48 @@ class Build:
         self.services.answers[path] = self._of_made(path, self.outcome.made[node])
         return True
 
-    def _visit(self, match: Match) -> Generator[Any, Any, Any]:
+    def _visit(self, match: Match, content: bool = False) -> Generator[Any, Any, Any]:
         if self.options.recall is not None:
             return self.options.recall(self.services, match)
         fact = self.fact(match.node)
         if match.rule.address:
             return visit_source(self.services, self.options, match, fact)
-        return visit(self.services, self.options, match, fact)
+        if self.services.rulebook.temps:
+            self.services.undecided.add(match.node)
+        content = content or match.node in self._temps.goals
+        return visit(self.services, self.options, match, fact, content)
+
+    def _remake(self, nodes: Sequence[str], task: Task) -> None:
+        """Have the content of temporary nodes made again for a task, which then gets their results."""
+        keys = tuple(f"@{node}" for node in nodes)
+        for key in keys:
+            if key not in self._tasks:
+                match = self.services.rulebook.find(key[1:])
+                self._forget_answers(match)
+                self._add(key, self._visit(match, content=True))
+            self._temps.asked(task.key, [key[1:]])
+            self._tasks[key].waiters.append(task)
+        task.asked, task.waiting = keys, len(keys)
+
+    def _forget_answers(self, match: Match) -> None:
+        paths = tuple(match.outputs.values())
+        for key in [key for key in self.services.answers if key.startswith((f"@{match.node}", *paths))]:
+            if key in (f"@{match.node}", *paths) or key.startswith(tuple(path for path in paths if path[-1:] == "/")):
+                del self.services.answers[key]
+
+    def _remove_temporary(self) -> None:
+        """Remove the temporary targets that nobody needs any more, with what the store has of them."""
+        for node in self._temps.useless():
+            made = self.outcome.made.get(node)
+            if made is None or touched(self.services, made.fact):
+                continue
+            remove(self.services, made.fact)
+            absent = {path: (digest, None) for path, digest in made.outputs.items()}
+            fact = replace(made.fact, outputs=absent)
+            self.outcome.made[node] = replace(made, fact=fact)
+            self._facts[node] = self._pending[node] = fact_text(fact)
+            for digest in made.outputs.values():
+                self.services.blobs.drop(digest, self._temps.living)
 
     def _add(self, key: Key, generator: Generator[Any, Any, Any]) -> Task:
         task = Task(key, generator)
@@ -296,6 +356,9 @@ class Build:
                 if isinstance(wanted, Hash):
                     self._runner.hash(task, wanted.path, self.options.jobs)
                     return
+                if isinstance(wanted, Remake):
+                    self._remake(wanted.nodes, task)
+                    return
                 if isinstance(wanted, Place):
                     self._placing.append((task, wanted))
                     self._unplaced += len(wanted.items)
@@ -314,6 +377,8 @@ class Build:
 
     def _wait_for(self, task: Task, keys: Sequence[Key]) -> bool:
         """Make `task` wait for what is not answered yet; False if all is."""
+        if self.services.rulebook.temps:
+            self._temps.asked(task.key, keys)
         others = {other for key in keys if (other := self._start(key, task)) is not None}
         if not others:
             return False
@@ -328,15 +393,29 @@ class Build:
             result = self._node_done(key[1:], result)
         self.services.answers[key] = result
         del self._tasks[key]
+        if self.services.rulebook.temps:
+            self._end_reading(key, result)
         for waiter in task.waiters:
             waiter.waiting -= 1
             if waiter.waiting == 0:
                 self._ready.append((waiter, [self._answer(k) for k in waiter.asked]))
 
+    def _end_reading(self, key: Key, result: Any) -> None:
+        node = key.removeprefix("@")
+        self.services.undecided.discard(node)
+        if key.startswith("@") and node in self.outcome.made:
+            made = self.outcome.made[node]
+            self._temps.made(node, made.outputs, made.how == "fresh")
+        self._temps.ended(key, isinstance(result, Answer))
+        if not self.options.dry:
+            self._remove_temporary()
+
     def _node_done(self, node: str, result: Any) -> Result:
         """Record what a node came to; its answer for others."""
         self._decided.pop(node, None)
         if isinstance(result, Made):
+            if result.how == "fresh" and node in self._hows:
+                result = replace(result, how=self._hows[node])
             self.outcome.made[node] = result
             if self.options.recall is None:
                 self.services.state.drop_failures([node])
@@ -445,6 +524,7 @@ class Build:
         if self._stopping:
             return
         self._decided[task.key[1:]] = run
+        self._temps.runs(task.key)
         self._undiscussed.append(task.key[1:])
         refusal = self._runner.submit(task, run)
         if refusal is not None:

@@ -47,6 +47,9 @@ def step_error(
             facts.append(("last lines" if "\n" in last else "last line", last))
         facts.append(("log", _relative(services, kept + "/log")))
         facts.append(("folder", _relative(services, kept + "/folder")))
+        if order["checkpoint"] and os.path.isdir(order["checkpoint"]) and os.listdir(order["checkpoint"]):
+            facts.append(("checkpoint", _relative(services, order["checkpoint"])))
+            todo.append(f"the next attempt goes on from its checkpoint; `labmake build -f {name}` begins anew")
         todo += _hints(last, details if why == "exit" else {})
         todo.append(_advice(why, name, details, bool(last)))
     kind = StoreError if why == "disk" else StepFailed

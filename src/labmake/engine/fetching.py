@@ -133,6 +133,7 @@ def _run(services: Services, match: Match, action: Digest, forced: bool, pin: st
         "text": b"",
         "looked": -1,
         "supersede": True,
+        "checkpoint": "",
         "code": [],
         "inputs": [],
         "stats": [],

@@ -18,7 +18,7 @@ from labmake.engine.services import Services
 from labmake.errors import RuleError, Where
 from labmake.executors.resources import Request
 from labmake.layout import Project
-from labmake.model import Action, Input, Recipe
+from labmake.model import Action, Digest, Input, Recipe
 from labmake.store.digest import is_folder, parse_manifest, size_of
 
 PASSED = frozenset(
@@ -66,6 +66,7 @@ def job(
         "env": {"LABMAKE_SEED": seed(next(iter(action.outputs.values()))), **secrets},
         "secrets": [value for value in secrets.values() if value],
         "failed": failed_folder(services, match.node),
+        "checkpoint": checkpoint_folder(services, action.digest) if options.get("checkpoint") else "",
         "aside": f"{services.aside}/{stamp(services)}" if any(place.endswith("/") for place in places) else "",
     }
 
@@ -108,6 +109,11 @@ def _there(target: str) -> list[int] | None:
 def failed_folder(services: Services, node: str) -> str:
     """Where the step folder and log of a failed step are kept."""
     return f"{services.project.state}/failed/{failure_name(node)}"
+
+
+def checkpoint_folder(services: Services, action: Digest) -> str:
+    """Where a step of this action keeps what its next attempt goes on from."""
+    return f"{services.project.state}/checkpoints/{action}"
 
 
 def failure_name(node: str) -> str:

@@ -28,6 +28,7 @@ from labmake.engine.plan import AfterRun, Answer, Context, Failed, ReadFailed, R
 from labmake.engine.questions import code_closure, content
 from labmake.engine.rulebook import Match
 from labmake.engine.services import Options, Services
+from labmake.engine.temps import gone
 from labmake.errors import LabmakeError
 from labmake.executors.resources import Request
 from labmake.frozen import frozen
@@ -51,6 +52,13 @@ class Run:
 @frozen
 class Again:
     """The scheduler's answer to a second node with an action that has just run: look for its trace."""
+
+
+@frozen
+class Remake:
+    """A request to the scheduler: have the content of these temporary nodes made again; their results are sent."""
+
+    nodes: tuple[str, ...]
 
 
 @frozen
@@ -81,12 +89,13 @@ class Decided:
     """Of the list of the code files' places and digests: the code as it was, for `labmake why`."""
 
 
-Asking = Generator[Sequence[Key] | Run | Place, Any, Any]
+Asking = Generator[Sequence[Key] | Run | Remake | Place, Any, Any]
 
 
-def visit(services: Services, options: Options, match: Match, fact: Fact | None) -> Asking:
-    """Bring a node up to date; returns Made, Failed, Unknown or WouldRun."""
-    return (yield from answered(match, _visit(services, options, match, fact)))
+def visit(services: Services, options: Options, match: Match, fact: Fact | None, content: bool = False) -> Asking:
+    """Bring a node up to date; returns Made, Failed, Unknown or WouldRun. Of a temporary node its digests are enough,
+    unless its `content` is wanted."""
+    return (yield from answered(match, _visit(services, options, match, fact, content)))
 
 
 def answered(match: Match, visiting: Asking) -> Asking:
@@ -104,7 +113,7 @@ def answered(match: Match, visiting: Asking) -> Asking:
         return after.unknown
 
 
-def _visit(services: Services, options: Options, match: Match, fact: Fact | None) -> Asking:
+def _visit(services: Services, options: Options, match: Match, fact: Fact | None, content: bool) -> Asking:
     forced = match.node in options.force
     reason = "forced" if forced else "never made here" if fact is None else ""
     if fact is not None and fact.rule != match.rule.digest:
@@ -112,15 +121,16 @@ def _visit(services: Services, options: Options, match: Match, fact: Fact | None
     if fact is not None and not reason:
         changed = yield from _changed(fact)
         if not changed:
-            made = yield from _still_there(services, options, fact)
+            made = yield from _still_there(services, options, fact, content)
             if made is not None:
                 return made
-            reason = "its outputs are gone"
+            reason = "it is temporary, and was removed" if content and is_absent(fact) else "its outputs are gone"
         reason = reason or changed
     for attempt in range(TRIES):
         decided: Decided = yield from decide(services, match)
         services.actions[match.node] = decided.action
-        result = yield from _from_store_or_run(services, options, match, fact, decided, reason, forced and not attempt)
+        anew = forced and not attempt
+        result = yield from _from_store_or_run(services, options, match, fact, decided, reason, anew, content)
         if result is not None:
             return result
     raise LabmakeError(
@@ -165,11 +175,16 @@ def describe(key: Key) -> str:
     return names[word]
 
 
-def _still_there(services: Services, options: Options, fact: Fact) -> Asking:
+def is_absent(fact: Fact) -> bool:
+    """Whether the targets were removed, since they are temporary."""
+    return any(placed is None for _, placed in fact.outputs.values())
+
+
+def _still_there(services: Services, options: Options, fact: Fact, content: bool) -> Asking:
     """A fact whose dependencies are unchanged: fresh, or restored where outputs are missing; None if the store has not
-    got them."""
+    got them. What is temporary and was removed is missing only if its `content` is wanted."""
     wanted = {path: placed[0] for path, placed in fact.outputs.items()}
-    missing = places.touched(services, fact)
+    missing = list(wanted) if content and is_absent(fact) else places.touched(services, fact)
     if not missing:
         return Made(wanted, "fresh", fact)
     if options.dry:
@@ -198,6 +213,7 @@ def decide(services: Services, match: Match) -> Asking:
         check_holes(recipe, (*shapes, *params, *match.binding, *match.rule.outputs, "out", "scratch"))
         code = code_key(step, recipe, match)
         extra = [code] if step.options.get("environment") == "none" else [code, "?environment"]
+        services.undecided.discard(match.node)
         keys = list(dict.fromkeys([*(item.question for shape in shapes.values() for item in shape.items), *extra]))
         answers = dict(zip(keys, (yield from asking.ask(keys, groups)), strict=True))
         closure = code_closure(services, code[6:])
@@ -260,19 +276,36 @@ def code_key(step: Step, recipe: Recipe, match: Match) -> Key:
 
 
 def _from_store_or_run(
-    services: Services, options: Options, match: Match, fact: Fact | None, decided: Decided, reason: str, forced: bool
+    services: Services,
+    options: Options,
+    match: Match,
+    fact: Fact | None,
+    decided: Decided,
+    reason: str,
+    forced: bool,
+    content: bool,
 ) -> Asking:
     """Restore an action's outputs, or run it; None if it has to be decided again because a source changed."""
     action, tried = decided.action, 0
+    supersedes = forced or decided.options.get("cache") is False
     while True:
         before = services.ran.get(action.digest)  # by another node of the same action
         # An action that is not seen yet is looked for again under its lease, if others have added something since.
         looked = services.blobs.generation
-        trace = None if forced and before is None else services.blobs.trace(action.digest, look=options.dry)
+        trace = None if supersedes and before is None else services.blobs.trace(action.digest, look=options.dry)
         if trace is not None:
             made = yield from _restore(services, options, match, fact, decided, trace)
+            if made is None and match.rule.options.get("temp") and not content:
+                made = _without_content(services, match, decided, trace)
             if made is not None:
                 return made
+        absent = gone(services, decided.groups)
+        if absent:
+            for result in (yield Remake(absent)):
+                if isinstance(result, Failed):
+                    raise NotAnswered(result)
+        if gone(services, decided.groups) and not options.dry:
+            return None  # it came out differently
         for path in match.outputs.values():
             places.protect(services, path, None, fact, options.discard_edits and not options.dry)
         if options.dry:
@@ -280,7 +313,9 @@ def _from_store_or_run(
         for path in match.outputs.values():
             places.make_way(services, path, fact)
         wanted = request(decided.options)
-        order = {**job(services, match, action, decided.options, forced), "seconds": wanted.seconds, "looked": looked}
+        # Who forces a step wants it from the beginning, but its second attempt goes on from the first one's checkpoint.
+        about = {"seconds": wanted.seconds, "looked": looked, "anew": forced and not tried}
+        order = {**job(services, match, action, decided.options, supersedes), **about}
         if before is not None and not before["ok"]:
             raise step_error(services, match, action, order, before)
         answer = yield Run(order, wanted, reason or "its action changed")
@@ -325,6 +360,15 @@ def _restore(
     if how == "restored":
         services.reporter.restored(match.node)
     return Made(wanted, how, _fact(match, decided, placed))
+
+
+def _without_content(services: Services, match: Match, decided: Decided, trace: Trace) -> Made | None:
+    """A temporary node by its trace alone, if nothing lies in its place."""
+    if any(places.mode_of(services.absolute(path).rstrip("/")) for path in match.outputs.values()):
+        return None
+    absent: dict[str, places.Placed] = {path: (trace.outputs[name], None) for name, path in match.outputs.items()}
+    wanted = {path: digest for path, (digest, _) in absent.items()}
+    return Made(wanted, "fresh", _fact(match, decided, absent))
 
 
 def _record(services: Services, options: Options, match: Match, decided: Decided, answer: dict[str, Any]) -> Made:
@@ -374,4 +418,6 @@ def parse_fact(text: str) -> Fact | None:
 
 
 def _stats(value: Any) -> Any:
+    if value is None:
+        return None
     return {name: tuple(stat) for name, stat in value.items()} if isinstance(value, dict) else tuple(value)

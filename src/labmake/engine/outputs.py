@@ -20,7 +20,8 @@ from labmake.store.place import alone_in, place_file, place_folder, remove_empty
 TRIES = 5
 """How often a file that changes while it is read is read again before it is taken for one that a person writes."""
 
-Placed = tuple[Digest, "Stat | dict[str, Stat]"]
+Placed = tuple[Digest, "Stat | dict[str, Stat] | None"]
+"""A target's digest and its stat as it was placed; None for a temporary one that was removed."""
 
 GONE = (FileNotFoundError, NotADirectoryError)
 """How the system says that there is nothing at a path."""
@@ -85,6 +86,8 @@ def touched(services: Services, fact: Fact) -> list[str]:
 def as_placed(path: str, placed: Placed) -> bool:
     """Whether the file or folder at `path` has the stats with which it was placed."""
     recorded = placed[1]
+    if recorded is None:
+        return not mode_of(path.rstrip("/"))
     if isinstance(recorded, dict):
         try:
             present = set(walk(path))
@@ -103,7 +106,7 @@ def lying(services: Services, wanted: Mapping[str, Digest], fact: Fact | None) -
     return {
         path: placed
         for path, placed in fact.outputs.items()
-        if wanted.get(path) == placed[0] and as_placed(services.absolute(path), placed)
+        if wanted.get(path) == placed[0] and placed[1] is not None and as_placed(services.absolute(path), placed)
     }
 
 

@@ -371,6 +371,9 @@ def check_option(name: str, value: object) -> None:
         "secrets": lambda: texts,
         "environment": lambda: value in ("all", "none"),
         "wrap": lambda: isinstance(value, str) and bool(value),
+        "checkpoint": lambda: isinstance(value, bool),
+        "cache": lambda: isinstance(value, bool),
+        "temp": lambda: isinstance(value, bool),
         "default": lambda: isinstance(value, bool),
         "description": lambda: isinstance(value, str),
     }

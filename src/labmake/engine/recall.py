@@ -116,8 +116,8 @@ class Recall:
 
 
 def _made(match: Match, groups: Any, action: str, outputs: Mapping[str, Digest], snapshot: Digest = "") -> Made:
-    placed = {path: (digest, ()) for path, digest in outputs.items()}
-    return Made(outputs, "recalled", Fact(match.node, match.rule.digest, groups, action, placed, snapshot))
+    absent: dict[str, tuple[Digest, Any]] = {path: (digest, None) for path, digest in outputs.items()}
+    return Made(outputs, "recalled", Fact(match.node, match.rule.digest, groups, action, absent, snapshot))
 
 
 # Sources -----------------------------------------------------------------------------------------------------------

@@ -80,11 +80,14 @@ class Rulebook:
         self._files: dict[str, RuleFile] = {}
         self._tables: dict[str, tuple[_Table, _Table]] = {}
         self._found: dict[str, Match] = {}
+        self.temps = False
+        """Whether a rule that was read makes temporary targets."""
 
     def file(self, experiment: str) -> RuleFile:
         """The loaded rule file of an experiment. Raises RuleError if it cannot be loaded."""
         if experiment not in self._files:
             self._files[experiment] = self._load(experiment)
+            self.temps |= any(rule.options.get("temp") for rule in self._files[experiment].rules)
         return self._files[experiment]
 
     def rules(self, experiment: str) -> list[Rule]:

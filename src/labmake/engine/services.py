@@ -95,6 +95,8 @@ class Services:
     ran: dict[Digest, dict[str, Any]] = field(default_factory=dict)
     """The actions that ran in this build, with the worker's answer if one failed: no action runs twice in one."""
 
+    undecided: set[str] = field(default_factory=set)
+    """Nodes that may still ask for anything; kept only if there are temporary targets."""
     closures: dict[Key, Closure] = field(default_factory=dict)
     """The code that was asked for in this build, by its question."""
     snapshots: dict[tuple[tuple[str, Digest], ...], Digest] = field(default_factory=dict)

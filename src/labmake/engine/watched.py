@@ -28,9 +28,8 @@ VARIABLES = ("PATH", "PYTHONPATH", "VIRTUAL_ENV", "LABMAKE_IN_STEP")
 
 def keep_snapshot(services: Services, build: Build, asked: str, told: str) -> bool:
     """Write the snapshot of a build that brought all it was asked for; False if something is too young to trust."""
-    placed = _placed(build)
+    placed, absent = _placed(build)
     looked: dict[str, tuple[int, int, int, int]] = {}
-    absent: list[str] = []
     for path, known in inside(services, services.stats.used).items():
         if known is not None:
             looked[path] = known
@@ -111,16 +110,19 @@ def looked_at(services: Services, build: Build) -> set[str]:
     return {services.absolute(path) for path in services.stats.used} | set(_others(services, build))
 
 
-def _placed(build: Build) -> dict[str, tuple[int, int, int]]:
-    """The files of all targets with the stats with which they were placed."""
+def _placed(build: Build) -> tuple[dict[str, tuple[int, int, int]], list[str]]:
+    """The files of all targets with the stats with which they were placed, and those that were removed again."""
     found: dict[str, tuple[int, int, int]] = {}
+    removed: list[str] = []
     for made in build.outcome.made.values():
         for path, (_, stats) in made.fact.outputs.items():
             if isinstance(stats, dict):
                 found.update({path + name: tuple(stat) for name, stat in stats.items()})
+            elif stats is None:
+                removed.append(path.rstrip("/"))
             else:
                 found[path] = stats
-    return found
+    return found, removed
 
 
 def _others(services: Services, build: Build) -> list[str]:

@@ -52,7 +52,7 @@ class Wave:
 
 def keep_wave(services: Services, build: Build, asked: str, targets: Sequence[str]) -> None:
     """Write the wave index of a build that brought all of `targets`."""
-    if len(build.outcome.made) < LARGE:
+    if len(build.outcome.made) < LARGE or services.rulebook.temps:
         return
     dependents: dict[str, list[str]] = {}
     owners: dict[str, str] = {}

@@ -5,7 +5,8 @@ coordinator only plans and records. When the pipe ends, the coordinator is gone:
 
 Request: {id, action, text, code, inputs: [[place, digest, location, origin]], stats: [[origin, digest, stat]],
 outputs: {name: place}, targets: {place: [file system path, stat or null]}, command: [argv], step: LABMAKE_STEP's
-content, lists: {name: [paths]}, env, cpus, gpus, seconds, secrets, supersede, failed: folder, aside: folder}. Answer:
+content, lists: {name: [paths]}, env, cpus, gpus, seconds, secrets, supersede, failed, checkpoint and aside: folders,
+anew: the checkpoint is emptied}. Answer:
 {id, ok, outputs: {name: digest}, placed: {place: stat}, learned, seconds, peak, log, left} or {id, ok: false, why,
 facts, kept}.
 """
@@ -119,6 +120,8 @@ class Worker:
         self._fresh_scratch()
         cpus = dict.fromkeys(THREADS, str(job["cpus"]))
         env = {**self.environment, **cpus, "CUDA_VISIBLE_DEVICES": ",".join(job["gpus"]), **job["env"]}
+        if job["checkpoint"]:
+            env["LABMAKE_CHECKPOINT"] = _checkpoint(job)
         if job["step"] is not None:
             step = self.base / "step.json"
             step.write_text(json.dumps({**job["step"], "scratch": self.scratch}))
@@ -196,6 +199,8 @@ class Worker:
             for name, place in job["outputs"].items()
             if place in job["targets"] and (known := self._place(job, box, place, outputs[name])) is not None
         }
+        if job["checkpoint"]:
+            shutil.rmtree(job["checkpoint"], ignore_errors=True)
         expected = {place for place, *_ in job["inputs"]}
         expected.update(job["outputs"].values())
         return {
@@ -262,6 +267,15 @@ class Worker:
         if job["step"] is not None:
             shutil.copyfile(self.base / "step.json", kept + "/step.json")
         return {"ok": False, "why": why, "facts": facts, "kept": kept}
+
+
+def _checkpoint(job: Message) -> str:
+    """The folder that survives attempts of this action."""
+    folder: str = job["checkpoint"]
+    if job["anew"]:
+        shutil.rmtree(folder, ignore_errors=True)
+    os.makedirs(folder, exist_ok=True)
+    return folder
 
 
 def _told(error: LabmakeError) -> Message:

@@ -89,6 +89,8 @@ class Walk:
     memory: Memory
     relative: str
     """The working directory, from the project's root."""
+    progress: Callable[[Blame], object] = lambda _: None
+    """Is told how far the walk has come, commit by commit."""
     _states: dict[str, State] = field(default_factory=dict)
     _order: dict[str, int] = field(default_factory=dict)
     _commits: Sequence[Commit] = ()
@@ -98,7 +100,7 @@ class Walk:
         now = recall_state(services, "", target, Recall(self.memory))
         found = Blame(target, now, decided=1)
         commits = self.history.log(wishes.commits, wishes.since)
-        self._commits = [replace(NOT_YET, parents=(commits[0].name,)), *commits] if commits else []
+        self._commits = [replace(NOT_YET, parents=(self.history.head,)), *commits]
         self._order = {commit.name: at for at, commit in enumerate(self._commits)}
         self._states = {"": now}
         trails: dict[str, _Trail] = {"": _Trail(None)}
@@ -109,29 +111,29 @@ class Walk:
             if not trails and len(found.changes) >= wishes.changes:
                 return found
             if commit.name and not self.history.is_known(commit.name, commit.parents):
-                pairs = ((one.name, p) for one in self._commits[at : at + AT_ONCE] for p in self._parents(one))
+                pairs = ((one.name, p) for one in self._commits[at : at + AT_ONCE] for p in one.parents)
                 self.history.between(pairs)
             found.looked += bool(commit.name)
+            self.progress(found)
             for parent, next_trail in self._back(found, commit, trail):
-                trails.setdefault(parent, next_trail)
+                if parent in self._order:
+                    trails.setdefault(parent, next_trail)
+                else:
+                    found.end = "limit"
             if len(found.changes) >= wishes.changes:
                 return found
         return found
-
-    def _parents(self, commit: Commit) -> list[str]:
-        return [name for name in commit.parents if name in self._order]
 
     def _back(self, found: Blame, commit: Commit, trail: _Trail) -> Iterator[tuple[str, _Trail]]:
         """The parents to go on with. Changes that are seen here are entered."""
         state = self._states[commit.name]
         if state.digest is not None:
             trail = _Trail(state)
-        parents = self._parents(commit)
-        if not parents:
+        if not commit.parents:
             self._ended(found, commit, trail)
             return
         before = {}
-        for parent in parents:
+        for parent in commit.parents:
             before[parent] = older = self._state(found, commit, parent)
             if trail.later is not None and older.digest is not None and older.digest == trail.later.digest:
                 if older is not state and state.digest is not None and not older.is_decided_as(state):
@@ -150,10 +152,8 @@ class Walk:
         yield first, _Trail(older)
 
     def _ended(self, found: Blame, commit: Commit, trail: _Trail) -> None:
-        """The walk has come to a commit whose parents are not looked at, or that has none."""
-        if commit.parents:
-            found.end = "limit"
-        elif self.history.shallow:
+        """The walk has come to a commit that has no parents."""
+        if self.history.shallow:
             found.end = "shallow"
         else:
             found.end = "start"
@@ -175,7 +175,7 @@ class Walk:
             there = bool(newer.name) or (self.history.root / folder).is_dir()
             return there and self.history.has_folder(older, folder)
 
-        if not touches(after.watched, changes, existed):
+        if not touches(after, changes, existed):
             state = after
         else:
             state = self._decide(found, newer, older, after, locks_differ(changes))
@@ -183,7 +183,7 @@ class Walk:
         return state
 
     def _decide(self, found: Blame, newer: Commit, older: str, after: State, moved: bool) -> State:
-        commit = self._commits[self._order[older]]
+        commit = self._commits[self._order[older]] if older in self._order else self.history.commit(older)
         self.history.export(older, self.exported)
         root = self.exported.tree / self.history.prefix
         target = self._name_before(found, newer, older, after.target, root)

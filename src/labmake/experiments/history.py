@@ -49,6 +49,7 @@ class History:
     folder: str
     prefix: str
     shallow: bool
+    head: str
     _changes: dict[tuple[str, str], Changes] = field(default_factory=dict)
 
     def log(self, most: int, since: str = "") -> list[Commit]:
@@ -60,12 +61,11 @@ class History:
         if since:
             self._check(since)
             words.append(f"^{since}")
-        fields = self._git(*words, "--").decode("utf-8", "replace").split("\0")
-        found = []
-        for at in range(0, len(fields) - 6, 7):  # each record ends with an empty field
-            name, parents, *rest = fields[at : at + 6]
-            found.append(Commit(name.strip(), tuple(parents.split()), *rest))
-        return found
+        return _commits(self._git(*words, "--"))
+
+    def commit(self, name: str) -> Commit:
+        """One commit by its hash."""
+        return _commits(self._git("log", "-z", "--encoding=UTF-8", f"--format={_FIELDS}", "-n1", name, "--"))[0]
 
     def _check(self, revision: str) -> None:
         try:
@@ -171,6 +171,15 @@ class History:
         return git(self.root, *words, told=told, env=env)
 
 
+def _commits(told: bytes) -> list[Commit]:
+    fields = told.decode("utf-8", "replace").split("\0")
+    found = []
+    for at in range(0, len(fields) - 6, 7):  # each record ends with an empty field
+        name, parents, *rest = fields[at : at + 6]
+        found.append(Commit(name.strip(), tuple(parents.split()), *rest))
+    return found
+
+
 def _status(two: str) -> str:
     """One status of the two letters with which git says how index and worktree differ from HEAD."""
     return "D" if "D" in two else "A" if set(two) & set("A?") else "M"
@@ -213,10 +222,10 @@ def open_history(root: Path) -> History:
         raise Misuse("the project is in no git repository", [("folder", root)], [advice]) from None
     folder, shallow, prefix = [*os.fsdecode(said).split("\n"), "", ""][:3]
     try:
-        git(root, "rev-parse", "--quiet", "--verify", "HEAD^{commit}")
+        head = git(root, "rev-parse", "--quiet", "--verify", "HEAD^{commit}").decode().strip()
     except Misuse:
         raise Misuse("the repository has no commit yet", [("folder", root)], ["commit what there is"]) from None
-    return History(Path(os.path.realpath(root)), folder, prefix, shallow == "true")
+    return History(Path(os.path.realpath(root)), folder, prefix, shallow == "true", head)
 
 
 # Exported files ----------------------------------------------------------------------------------------------------

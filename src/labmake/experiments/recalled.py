@@ -39,7 +39,8 @@ class State:
     """A target in one state of the project. `commit` is a hash, "" for the worktree; `digest` is ABSENT where there is
     no such target and None where it is not known, for the reason `why` (`broken`: it could not be decided at all).
 
-    `watched` are the project paths on which all this depends; `services` and `made` are what was decided, by node.
+    `watched` are the project paths on which all this depends, `above` the folders that hold them; `services` and `made`
+    are what was decided, by node.
     """
 
     commit: str
@@ -48,6 +49,7 @@ class State:
     why: str
     broken: bool
     watched: frozenset[str]
+    above: frozenset[str]
     services: Services
     made: Mapping[str, Made]
 
@@ -76,10 +78,12 @@ def recall_state(services: Services, commit: str, target: str, recall: Recall) -
     build = Build(services, Options(dry=True, recall=recall), _nothing_runs)
     (result,) = build.bring([target])
     digest, why, broken = _meaning(services, build, target, result)
+    made = dict(build.outcome.made)
     experiment = experiment_of(target) or ""
     folders = {script_folder(experiment), rule_file(experiment)} - {""}
-    watched = frozenset(_inside(str(services.project.root), looked_at(services, build))) | folders
-    return State(commit, target, digest, why, broken, watched, services, dict(build.outcome.made))
+    watched = set(_inside(str(services.project.root), looked_at(services, build))) | folders
+    above = {path[:at] for path in watched for at, letter in enumerate(path) if letter == "/"}
+    return State(commit, target, digest, why, broken, frozenset(watched), frozenset(above), services, made)
 
 
 def _nothing_runs() -> NoReturn:
@@ -110,25 +114,31 @@ def _node(services: Services, target: str) -> str:
 
 
 def _inside(root: str, paths: Iterable[str]) -> Iterator[str]:
-    """Those paths that lie in the project, from its root; "" is the root itself."""
-    base = os.path.realpath(root)
+    """Those paths that lie in the project, from its root, and what they are links to; "" is the root itself."""
+    base, folders = os.path.realpath(root), dict[str, str]()
     for path in paths:
-        for start in (base, root):
-            if path.rstrip("/") == start:
-                yield ""
-            elif path.startswith(start + os.sep):
-                yield path[len(start) + 1 :].rstrip("/")
+        folder, _, name = path.rstrip("/").rpartition("/")
+        if folder not in folders:
+            folders[folder] = os.path.realpath(folder)
+        real = os.path.realpath(path) if os.path.islink(path) else os.path.join(folders[folder], name)
+        for one in {path.rstrip("/"), real}:
+            for start in {base, root}:
+                if one == start:
+                    yield ""
+                elif one.startswith(start + os.sep):
+                    yield one[len(start) + 1 :]
 
 
-def touches(watched: frozenset[str], changes: Changes, existed: Callable[[str], bool]) -> bool:
+def touches(state: State, changes: Changes, existed: Callable[[str], bool]) -> bool:
     """Whether changed files are among those on which a state depends. A file that came or went also changes what its
-    folder lists, and a folder that came or went with it (`existed` says which did not) what the one above lists."""
+    folder lists, and a folder that came or went with it (`existed` says which did not) what the one above lists. A file
+    in a folder's place is a link, or a repository of its own."""
     for status, path in changes:
         folder, _, name = path.rpartition("/")
-        if path in watched or name in ALWAYS or (name.startswith("requirements") and name.endswith(".txt")):
+        if path in state.watched or path in state.above or name in ALWAYS or _is_requirements(name):
             return True
         while status in "AD":
-            if folder in watched:
+            if folder in state.watched:
                 return True
             if not folder or existed(folder):
                 break
@@ -138,10 +148,12 @@ def touches(watched: frozenset[str], changes: Changes, existed: Callable[[str], 
 
 def locks_differ(changes: Changes) -> bool:
     """Whether files that say which software is meant are among those that changed."""
-    names = {path.rpartition("/")[2] for _, path in changes}
-    return bool(names & (ALWAYS - {".gitattributes"})) or any(
-        name.startswith("requirements") and name.endswith(".txt") for name in names
-    )
+    names = {path.rpartition("/")[2] for _, path in changes} - {".gitattributes"}
+    return bool(names & ALWAYS) or any(_is_requirements(name) for name in names)
+
+
+def _is_requirements(name: str) -> bool:
+    return name.startswith("requirements") and name.endswith(".txt")
 
 
 def moved_to(path: str, old: str, new: str) -> str:

@@ -15,7 +15,7 @@ import errno
 import os
 import stat
 import time
-from collections.abc import Iterable
+from collections.abc import Container, Iterable
 from contextlib import AbstractContextManager
 from functools import cached_property
 from itertools import count
@@ -302,6 +302,15 @@ class Blobs:
             raise
         finally:
             os.close(descriptor)
+
+    def drop(self, digest: Digest, living: Container[Digest] = ()) -> None:
+        """Removes the file of a large blob, of a folder those of its files, unless their digests are `living`."""
+        digests = [digest]
+        if is_folder(digest):
+            digests = [entry.digest for entry in parse_manifest(self.read(digest)) if entry.kind in "fx"]
+        for one in digests:
+            if size_of(one) > SMALL and one not in living:
+                self.blob_path(one).unlink(missing_ok=True)
 
     # Traces
 

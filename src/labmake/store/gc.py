@@ -92,6 +92,7 @@ def survey(state: Path, known: Known, days: float, now: float) -> Rubbish:
         Part("exported commits of commands that were killed", _steps(state / "blame", since)),
         Part(f"pictures older than {ASIDE_DAYS} days", _older(state / "pictures", now - ASIDE_DAYS * DAY)),
         Part("folders of failures that are mended", _failed(state / "failed", known.failing)),
+        Part("checkpoints of steps that were not tried again", _checkpoints(state / "checkpoints", since)),
         Part(f"files set aside more than {ASIDE_DAYS} days ago", _older(state / "aside", now - ASIDE_DAYS * DAY)),
         Part("state of worktrees that are gone", _states(state / "state", known.abandoned)),
         Part("snapshots of old questions", _older(state / "state" / "gear1", since / 1e9)),
@@ -180,6 +181,16 @@ def is_alive(pid: int) -> bool:
 
 def _failed(folder: Path, failing: Collection[str]) -> dict[Path, int]:
     return {path: _size(path) for path in _entries(folder) if path.name not in failing}
+
+
+def _checkpoints(folder: Path, since: int) -> dict[Path, int]:
+    """Checkpoints to which nothing was written for long: no step runs while one collects."""
+    return {path: _size(path) for path in _entries(folder) if _written(path) < since}
+
+
+def _written(folder: Path) -> int:
+    """When something in a folder was last written, in nanoseconds."""
+    return max(path.lstat().st_mtime_ns for path in (folder, *_below(folder)))
 
 
 def _older(folder: Path, before: float) -> dict[Path, int]:
