@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shutil
 import subprocess
@@ -441,3 +442,49 @@ def test_an_interrupt_and_a_kill_leave_nothing_for_long(told: Space) -> None:
     assert len(left) == 1
     told.run("gc", "-y")
     assert list(folder.iterdir()) == []
+
+
+def test_the_oldest_commit_of_the_range_is_compared_with_the_one_before_it(told: Space) -> None:
+    rules(told, 3)
+    told.build("data/answer.txt")
+    guilty = commit(told, "Window 3")
+    for words in (("--since", "HEAD~1"), ("--history", "1")):
+        assert f"changed in\n  {guilty}" in blame(told, "data/answer.txt", *words)
+    assert "0 commits looked at" in blame(told, "data/answer.txt", "--since", "HEAD")
+
+
+def test_json_tells_the_same_for_programs(told: Space) -> None:
+    rules(told, 3)
+    told.build("data/answer.txt")
+    guilty = commit(told, "Window 3")
+    said = json.loads(blame(told, "data/answer.txt", "-n", "5", "--json").text)
+    change, first = said["changes"]
+    assert change["commits"][0]["commit"].startswith(guilty) and change["commits"][0]["email"] == "story@example.org"
+    assert change["after"] == said["digest"] and change["before"] == first["after"] and first["before"] == ""
+    reasons = [reason for cause in change["causes"] for reason in cause["reasons"]]
+    assert {"kind": "parameter", "subject": "window", "before": "2", "after": "3", "lines": []} in reasons
+    assert change["lines"][-2:] == ["-answer 12", "+answer 18"] and said["end"] == "start"
+
+
+def test_of_a_collector_those_are_followed_that_came_out_otherwise(space: Space) -> None:
+    space.write("./folds.json", '["a", "b", "c"]')
+    collect = "rule('data/all.txt', fits=each('fits/{f}.txt', f='./folds.json'), run=sh('cat {fits} > {out}'))\n"
+    for word in ("x", "y"):
+        fit = f"@plan('fits/{{f}}.txt')\ndef fit(f):\n    word = '{word}' if f == 'b' else 'x'\n"
+        fit += "    return step(run=sh('echo ' + f + word + ' > {out}'))\n"
+        space.write("script.py", fit + collect)
+        space.build("data/all.txt")
+        commit(space, word)
+    said = blame(space, "data/all.txt").text
+    assert re.findall(r"^(\S+)  [0-9a-f]{12} → [0-9a-f]{12}$", said, re.MULTILINE) == ["data/all.txt", "fits/b.txt"]
+    space.write("./folds.json", '["a", "b", "c", "d"]')
+    space.build("data/all.txt")
+    said = blame(space, "data/all.txt").text
+    assert "not committed yet" in said and "fits/d.txt  (none) → " in said and "was not needed before" in said
+
+
+def test_a_group_has_no_single_content(told: Space) -> None:
+    text = told.path("script.py").read_text()
+    told.path("script.py").write_text(text + "group('both', 'data/answer.txt', 'data/features.txt')\n")
+    commit(told, "A group")
+    assert "both is a group" in blame(told, "both", code=2)
