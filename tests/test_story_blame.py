@@ -108,7 +108,7 @@ def test_a_change_between_commits_that_were_never_built_is_narrowed_to_these(tol
     commit(told, "Notes")
     told.build("data/answer.txt")
     said = blame(told, "data/answer.txt")
-    assert "changed in one of these commits, between which it was never made in this store" in said
+    assert "changed in one of these commits; of those in between this store has no result" in said
     assert re.findall(r"^  ([0-9a-f]{10})  .*Window", said.text, re.MULTILINE) == names[::-1]
     assert "parameter  window  2 → 5" in said and "Notes" not in said.text.partition("parameter")[0]
 

@@ -18,7 +18,7 @@ from labmake.documents.pictures import NoPicture, is_figure, picture_of
 from labmake.engine.recall import Memory
 from labmake.engine.services import Services
 from labmake.engine.why import SHOWN, told
-from labmake.errors import Misuse, StoreError, printable
+from labmake.errors import Misuse, printable
 from labmake.experiments.blame import Blame, Change, Walk, Wishes
 from labmake.experiments.causes import Cause, as_json, causes, content_lines
 from labmake.experiments.history import Commit, History, exported, open_history
@@ -112,6 +112,8 @@ def _shown(opened: Session, history: History, change: Change, output: Path | Non
     after = change.after.digest
     if not before or not after:
         return Shown(change, found, (), "")
+    if not (opened.services.blobs.has(before) and opened.services.blobs.has(after)):
+        return Shown(change, found, ("the store no longer has both versions: `labmake gc` removed one",), "")
     if is_figure(change.after.target):
         return Shown(change, found, (), _picture(opened, change, before, after, output))
     return Shown(change, found, content_lines(change.after, change.after.target, before, after), "")
@@ -124,8 +126,6 @@ def _picture(opened: Session, change: Change, before: Digest, after: Digest, out
         png, words = picture_of(change.after.target, blobs.read(before), blobs.read(after))
     except NoPicture as reason:
         return f"no picture of the difference: {reason}"
-    except StoreError:
-        return "no picture of the difference: the store no longer has both versions"
     stem = Path(change.after.target).stem
     place = output or opened.project.state / "pictures" / f"{stem}-{before[:SHOWN]}-{after[:SHOWN]}.png"
     try:
@@ -155,7 +155,7 @@ def _change(opened: Session, name: str, one: Shown) -> Iterator[str]:
     what = "was first made" if change.before is None or change.before.digest == ABSENT else "changed"
     what = "is no longer made" if change.after.digest == ABSENT else what
     if len(change.commits) > 1:
-        yield f"{name} {what} in one of these commits, between which it was never made in this store:"
+        yield f"{name} {what} in one of these commits; of those in between this store has no result:"
         yield from (f"  {_commit(commit)}" for commit in change.commits[:FEW])
         if len(change.commits) > FEW:
             yield f"  and {len(change.commits) - FEW} more, to {_commit(change.commits[-1])}"
@@ -200,7 +200,7 @@ def _rest(name: str, found: Blame) -> Iterator[str]:
         yield f"{_count(found.silent)} changed how it is made and not its content: {_names(found.silent)}"
     if found.unknown:
         commits = [commit for commit, _ in found.unknown]
-        yield f"of {_count(commits)} it was never made in this store: {_names(commits)}"
+        yield f"of {_count(commits)} this store has no result: {_names(commits)}"
         yield f"  {found.unknown[0][1]}"
     for commit, why in found.skipped[:FEW]:
         yield f"skipped {_commit(commit)}: {why}"

@@ -24,6 +24,9 @@ __all__ = ["Changes", "Commit", "Exported", "History", "open_history"]
 _FIELDS = "%H%x00%P%x00%an%x00%ae%x00%cI%x00%s%x00"
 _PLAIN = ("core.sparseCheckout=false", "core.fsmonitor=false", "core.untrackedCache=false", "core.bare=false")
 
+_OF_HOOKS = ("GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE", "GIT_PREFIX")
+"""Variables by which git tells a hook of its repository, which need not be the one of the project."""
+
 
 @frozen
 class Commit:
@@ -193,13 +196,15 @@ def _is_passed_over(root: Path, path: str) -> bool:
 
 def git(root: Path, *words: str, told: str = "", env: dict[str, str] | None = None) -> bytes:
     """What `git …` says in a folder. Raises Misuse if it fails."""
+    inherited = {name: value for name, value in os.environ.items() if name not in _OF_HOOKS}
+    quiet = {"GIT_OPTIONAL_LOCKS": "0", "GIT_TERMINAL_PROMPT": "0", "LC_ALL": "C"}
     try:
         done = subprocess.run(
             ["git", *words],
             cwd=root,
             input=told.encode("utf-8", "surrogateescape"),
             capture_output=True,
-            env={**os.environ, "GIT_OPTIONAL_LOCKS": "0", "LC_ALL": "C", **(env or {})},
+            env={**inherited, **quiet, **(env or {})},
             check=False,
         )
     except OSError as error:
