@@ -23,6 +23,7 @@ import chains
 import fanout
 import hashing
 import plot
+import pysteps
 import restoring
 import sections
 import startup
@@ -33,7 +34,7 @@ from tools import TOOLS, Project, absent, compare, version
 ROOT = Path(__file__).parent.parent
 PAGE = ROOT / "docs" / "design" / "performance.md"
 PICTURES = {"chains": "performance.svg", "fan-out": "performance-fan-out.svg"}
-SCENARIOS = ("chains", "fan-out", "restoring", "hashing", "start-up")
+SCENARIOS = ("chains", "fan-out", "python-steps", "restoring", "hashing", "start-up")
 
 Found = dict[int, tuple[Results, dict[str, str]]]
 """By size: the results, and which tools are absent, and why."""
@@ -51,6 +52,8 @@ def arguments(words: Sequence[str] | None = None) -> argparse.Namespace:
     given.add_argument("--slow-steps", type=int, default=40, help="at which the slow peers are compared too")
     given.add_argument("--width", type=int, default=1000, help="of the fan-out")
     given.add_argument("--slow-width", type=int, default=20, help="at which the slow peers are compared too")
+    given.add_argument("--python-steps", type=int, default=1000, help="with numpy")
+    given.add_argument("--slow-python-steps", type=int, default=20, help="at which the slow peers are compared too")
     given.add_argument("--outputs", type=int, default=10_000, help="deleted and restored")
     given.add_argument("--megabytes", type=int, default=1024, help="of a large input")
     given.add_argument("--jobs", type=int, default=2)
@@ -85,6 +88,9 @@ def measured(base: Path, given: argparse.Namespace) -> Iterator[tuple[sections.S
         found = several(fanout, base, [given.width], given.slow_width, given)
         pictures = {f"fan-out, K = {n}": (results, ["cold", "null"]) for n, (results, _) in found.items()}
         yield sections.fanout_section(found), pictures
+    if "python-steps" in given.only:
+        found = several(pysteps, base, [given.python_steps], given.slow_python_steps, given)
+        yield sections.pysteps_section(found), {}
     if "restoring" in given.only:
         results = restoring.compare(base, given.outputs, given.jobs, given.runs)
         yield sections.restoring_section(given.outputs, results), {}

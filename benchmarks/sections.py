@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import chains
 import fanout
 import hashing
+import pysteps
 import startup
 from measure import Results, median, ratio
 from tables import Aim, Column, table
@@ -98,6 +99,32 @@ def fanout_section(found: Mapping[int, tuple[Results, dict[str, str]]]) -> Secti
             wall, cpu = (median(results, name, phase, of) for of in ("seconds", "cpu"))
             aims.append(Aim(f"K = {width}, {name}: {words}", wall, 0.3, " s", cpu=cpu))
     return Section("fan-out", "\n\n".join(parts), tuple(aims))
+
+
+def pysteps_section(found: Mapping[int, tuple[Results, dict[str, str]]]) -> Section:
+    """Of each tool what a step takes, which is all without what it takes when nothing has changed."""
+    columns = (
+        Column("cold s (min..max)", "cold", range=True),
+        Column("÷ one process", "cold", to=pysteps.LOOP),
+        Column("processor s", "cold", "cpu"),
+        Column("null s", "null"),
+        Column("peak MB", "cold", "memory"),
+    )
+    parts = [
+        table(f"{n:,} steps".replace(",", " "), results, columns, absent) for n, (results, absent) in found.items()
+    ]
+    few, many = min(found), max(found)
+
+    def step(name: str, count: int, of: str) -> float:
+        return (median(found[count][0], name, "cold", of) - median(found[count][0], name, "null", of)) / count
+
+    faster, cpu = (step(pysteps.SNAKEMAKE, few, of) / step(pysteps.LABMAKE, many, of) for of in ("seconds", "cpu"))
+    loop, loop_cpu = (ratio(found[many][0], pysteps.LABMAKE, "cold", pysteps.LOOP, of) for of in ("seconds", "cpu"))
+    aims = (
+        Aim("a step of Snakemake's `script:` ÷ a step of labmake", faster, 50, least=True, cpu=cpu),
+        Aim(f"{many} steps ÷ the same in one process", loop, 2, cpu=loop_cpu),
+    )
+    return Section("python-steps", "\n\n".join(parts), aims)
 
 
 def restoring_section(outputs: int, results: Results) -> Section:

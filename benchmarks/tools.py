@@ -42,6 +42,7 @@ TOOLS = {
         Tool("labmake", ("labmake", "-q", "-j", "{jobs}"), (("git", "init", "-q"),)),
         Tool("doit", ("doit", "-n", "{jobs}", "-v0")),
         Tool("snakemake", ("snakemake", "-c{jobs}", "-q", "all", "--"), slow=True),
+        Tool("python", ("python", "loop.py")),
         Tool("dvc", ("dvc", "repro", "-q"), (("dvc", "init", "-q", "--no-scm"),), slow=True),
         Tool("redun", ("redun", "run"), (("bash", "-c", REDUN),), slow=True),
     )

@@ -11,7 +11,10 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
-TINY = "--steps 4 --slow-steps 2 --width 3 --slow-width 2 --outputs 4 --megabytes 1 --runs 1".split()
+TINY = (
+    "--steps 4 --slow-steps 2 --width 3 --slow-width 2 --python-steps 4 --slow-python-steps 2 "
+    "--outputs 4 --megabytes 1 --runs 1"
+).split()
 PEERS = ("make", "ninja", "doit", "snakemake", "dvc", "redun")
 OURS = ("labmake (wildcards)", "labmake (2 × N rules)")
 
@@ -62,10 +65,16 @@ def test_every_tool_is_in_the_table_and_ratios_are_numbers(tmp_path: Path) -> No
 
 
 def test_all_other_scenarios_that_need_no_example_have_their_numbers(tmp_path: Path) -> None:
-    done = bench(tmp_path, "--only", "fan-out", "restoring", "hashing")
+    done = bench(tmp_path, "--only", "fan-out", "python-steps", "restoring", "hashing")
     assert done.returncode == 0, done.stderr
     found = {name: row for one in tables(done.stdout) for name, row in one.items()}
-    for name in ("labmake (folder, find)", "labmake (file, slices)", "sha256, one file", "labmake, two files"):
+    for name in (
+        "labmake (folder, find)",
+        "labmake (file, slices)",
+        "one process",
+        "sha256, one file",
+        "labmake, two files",
+    ):
         assert float(next(iter(found[name].values()))) > 0, name
     assert float(found["labmake (wildcards)"]["made ÷ restored"]) > 0
     assert not list(tmp_path.iterdir())
@@ -93,7 +102,7 @@ def test_the_page_has_a_place_for_every_part(monkeypatch: pytest.MonkeyPatch) ->
     from tables import replaced
 
     page = (ROOT / "docs" / "design" / "performance.md").read_text()
-    parts = ("chains", "fan-out", "restoring", "hashing", "start-up")
+    parts = ("chains", "fan-out", "python-steps", "restoring", "hashing", "start-up")
     filled = replaced(page, {name: f"figures of {name}" for name in parts})
     for name in parts:
         assert f"<!-- {name} -->\nfigures of {name}\n<!-- end of {name} -->" in filled

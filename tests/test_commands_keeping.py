@@ -56,7 +56,7 @@ def test_why_and_logs_tell_who_kept_a_result_why_and_in_spite_of_what(dear: Spac
 
 def test_who_keeps_twice_is_recorded_twice(dear: Space) -> None:
     dear.run("keep", "data/fit.txt", "-m", "first")
-    dear.write("src/model.py", FASTER + "\n    UNUSED = 1\n")
+    dear.write("src/model.py", FASTER.replace("range(rate)", "range(int(rate))"))
     dear.run("keep", "data/fit.txt", "-m", "second")
     said = dear.why("data/fit.txt").text
     assert said.index("second") < said.index("first")

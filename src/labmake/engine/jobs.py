@@ -7,7 +7,6 @@ import os
 import shlex
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from labmake.engine.commands import as_word, check_names, fill
@@ -16,6 +15,7 @@ from labmake.engine.plan import amount, duration
 from labmake.engine.rulebook import Match
 from labmake.engine.services import Services
 from labmake.errors import RuleError, Where
+from labmake.executors.process import PYSTEP
 from labmake.executors.resources import Request
 from labmake.layout import Project
 from labmake.model import Action, Digest, Input, Recipe
@@ -36,9 +36,15 @@ LINKED = 1 << 20
 
 
 def job(
-    services: Services, match: Match, action: Action, options: Mapping[str, Any], supersede: bool
+    services: Services,
+    match: Match,
+    action: Action,
+    options: Mapping[str, Any],
+    supersede: bool,
+    names: Sequence[str] | None,
 ) -> dict[str, Any]:
-    """The job of an action, as JSON (see executors.worker)."""
+    """The job of an action, as JSON (see executors.worker). `names` are the distributions in its environment, None if
+    others that it imports do not count."""
     inputs = [told for one in action.inputs for told in _input(services, one)]
     places = {action.outputs[name]: services.absolute(path) for name, path in match.outputs.items()}
     lists = _lists(action, match.rule.where)
@@ -63,6 +69,8 @@ def job(
         "command": command,
         "step": _step(action, match.binding, str(services.project.root)) if action.recipe.kind != "sh" else None,
         "lists": lists,
+        "static": None if names is None else list(names),
+        "locks": services.environments.locks,
         "env": {"LABMAKE_SEED": seed(next(iter(action.outputs.values()))), **secrets},
         "secrets": [value for value in secrets.values() if value],
         "failed": failed_folder(services, match.node),
@@ -173,8 +181,7 @@ def _command(action: Action, binding: Mapping[str, str], lists: Mapping[str, lis
         return [sys.executable, "-P", "-m", recipe.text]
     if recipe.kind == "script":
         return [*shlex.split(recipe.interpreter), recipe.text, *_arguments(action, binding)]
-    program = Path(__file__).parent.parent / "executors" / "pystep.py"
-    return [sys.executable, "-P", str(program)]
+    return list(PYSTEP)
 
 
 def check_holes(recipe: Recipe, names: Sequence[str]) -> None:

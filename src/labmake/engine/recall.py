@@ -9,9 +9,11 @@ those count whose text is the same but for the environment (see Memory.find for 
 
 from __future__ import annotations
 
+import operator
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 from labmake.engine import pins
@@ -19,12 +21,13 @@ from labmake.engine.actiontext import environment_in, without_environment
 from labmake.engine.fetching import datum, is_web
 from labmake.engine.nodes import Asking, Decided, Made, WouldRun, answered, decide
 from labmake.engine.plan import Answer, Failed, Unknown
+from labmake.engine.questions import installed_key
 from labmake.engine.rulebook import Match
 from labmake.engine.services import Services
 from labmake.engine.sourcing import locate
 from labmake.errors import StoreError
-from labmake.model import Action, Digest, Fact, Trace, digest_of
-from labmake.store.blobs import Blobs
+from labmake.model import Action, Digest, Fact, Trace, canonical, digest_of
+from labmake.store.blobs import Blobs, Counts
 from labmake.store.digest import Entry, hex_of, parse_manifest, render_manifest
 
 
@@ -35,6 +38,11 @@ class Found:
     trace: Trace
     text: str
 
+    @property
+    def software(self) -> str:
+        """The environment that its action names, and what only the run has shown."""
+        return f"{environment_in(self.text)} {canonical(dict(self.trace.loaded))}"
+
 
 @dataclass
 class Memory:
@@ -44,34 +52,39 @@ class Memory:
     _alike: dict[Digest, list[Digest]] | None = None
     """The actions of all traces by the digest of their texts without the environment; read when it is first needed."""
 
-    def find(self, action: Action, newer: str, moved: bool) -> Found | None:
+    def find(self, action: Action, newer: str, moved: bool, counts: Counts) -> Found | None:
         """The trace of an action, or of one that differs in its environment alone.
 
-        `newer` is the environment that the same step has in the newer state it is compared with, "" if there is none.
-        Unless the lock files between the two have changed (`moved`), that environment is preferred, so that a commit
-        is not blamed for what it did not change; else any other, the last made. Then the one of now.
+        `newer` is the software of the same step in the newer state it is compared with, "" if there is none. Unless the
+        lock files between the two have changed (`moved`), that is preferred, so that a commit is not blamed for what
+        it did not change; else any other, the last made. Then the software of now, which `counts` knows.
         """
-        trace = self.blobs.trace(action.digest)
+        trace = self.blobs.trace(action.digest, counts=counts)
         exact = Found(trace, action.text) if trace is not None else None
-        if exact is not None and (environment_in(action.text) == newer or not newer) and not moved:
+        if exact is not None and newer in ("", exact.software) and not moved:
             return exact
-        others = [found for one in self._like(action) if (found := self._found(one)) is not None]
-        candidates = [*([exact] if exact is not None else []), *others]
+        candidates = [found for one in (action.digest, *self._like(action)) for found in self._found(one)]
         if not candidates:
             return None
 
         def rank(found: Found) -> tuple[bool, bool, float]:
-            same = environment_in(found.text) == newer
-            return (same is not moved if newer else True, found is exact and not moved, found.trace.when)
+            same = found.software == newer
+            return (same is not moved if newer else True, found == exact and not moved, found.trace.when)
 
         return max(candidates, key=rank)
 
-    def _found(self, action: Digest) -> Found | None:
-        trace = self.blobs.trace(action)
+    def _found(self, action: Digest) -> list[Found]:
+        """The traces of an action that stand, each for the distributions that its run has shown."""
+        traces = self.blobs.traces(action)
         try:
-            return Found(trace, self.blobs.read(action).decode()) if trace is not None else None
+            text = self.blobs.read(action).decode() if traces else ""
         except (StoreError, ValueError):
-            return None
+            return []
+        found = []
+        for loaded in {canonical(dict(trace.loaded)): trace.loaded for trace in traces}.values():
+            standing = self.blobs.trace(action, counts=partial(operator.eq, loaded))
+            found += [Found(standing, text)] if standing is not None else []
+        return found
 
     def _like(self, action: Action) -> list[Digest]:
         """The other actions that differ from this one in their environment alone."""
@@ -97,6 +110,8 @@ class Recall:
     memory: Memory
     newer: Mapping[str, str] = field(default_factory=dict)
     moved: bool = False
+    software: dict[str, str] = field(default_factory=dict)
+    """By node, the software with which what was found was made."""
 
     def __call__(self, services: Services, match: Match) -> Asking:
         """What is remembered of a node: Made, Failed, Unknown or WouldRun."""
@@ -105,14 +120,18 @@ class Recall:
     def _step(self, services: Services, match: Match) -> Asking:
         decided: Decided = yield from decide(services, match)
         action = decided.action
-        found = self.memory.find(action, self.newer.get(match.node, ""), self.moved)
+        newer = self.newer.get(match.node, "")
+        found = self.memory.find(action, newer, self.moved, services.environments.counts)
         services.actions[match.node] = action
         if found is None:
             return WouldRun("run", "no trace of it is in this store")
         action = replace(action, digest=found.trace.action, text=found.text)
         services.actions[match.node] = action
+        self.software[match.node] = found.software
+        loaded = found.trace.loaded
+        groups = (*decided.groups, (installed_key(loaded),)) if loaded else decided.groups
         outputs = {path: found.trace.outputs[name] for name, path in match.outputs.items()}
-        return _made(match, decided.groups, action.digest, outputs, decided.snapshot)
+        return _made(match, groups, action.digest, outputs, decided.snapshot)
 
 
 def _made(match: Match, groups: Any, action: str, outputs: Mapping[str, Digest], snapshot: Digest = "") -> Made:

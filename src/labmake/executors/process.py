@@ -10,6 +10,7 @@ import sys
 import time
 from collections.abc import Callable, Mapping
 from functools import lru_cache
+from typing import Protocol
 
 from labmake.frozen import frozen
 
@@ -18,6 +19,9 @@ GRACE = 5.0
 
 LONG = 0.05
 """Seconds after which a step counts as one that a person may want to follow."""
+
+PYSTEP = [sys.executable, "-P", os.path.join(os.path.dirname(os.path.abspath(__file__)), "pystep.py")]
+"""The command of a Python step: the interpreter that labmake runs in, without the program's folder in its path."""
 
 _DEFAULT = [signal.SIGINT, signal.SIGPIPE, signal.SIGTERM, signal.SIGHUP, signal.SIGCHLD]
 """Signals whose handling a step does not inherit from its worker."""
@@ -39,6 +43,50 @@ class Abandoned(BaseException):
     """The coordinator is gone: nobody waits for the step, which was killed."""
 
 
+class Process(Protocol):
+    """A process that runs a step: the worker's own child, or that of a fork server."""
+
+    @property
+    def group(self) -> int:
+        """The process group that it leads."""
+        ...
+
+    @property
+    def news(self) -> int:
+        """A descriptor that becomes readable when it may have ended; -1 if SIGCHLD tells that."""
+        ...
+
+    def ended(self) -> tuple[int, int] | None:
+        """Its status as the system gives it and its peak memory in the system's unit; None while it runs.
+
+        What it leaves behind in its group is killed by then.
+        """
+        ...
+
+    def end(self) -> None:
+        """Kill it and all of its group, since nobody waits for it."""
+        ...
+
+
+@frozen
+class Child:
+    """A process that this one has started."""
+
+    group: int
+    news: int = -1
+
+    def ended(self) -> tuple[int, int] | None:
+        pid, status, usage = os.wait4(self.group, os.WNOHANG)
+        if not pid:
+            return None
+        stop(self.group, signal.SIGKILL)
+        return status, usage.ru_maxrss
+
+    def end(self) -> None:
+        stop(self.group, signal.SIGKILL)
+        os.waitpid(self.group, 0)
+
+
 class Waiting:
     """Waits for processes and for the coordinator at once, in one thread.
 
@@ -57,19 +105,27 @@ class Waiting:
         self._poll.register(self._woken, select.POLLIN)
         self._poll.register(requests, select.POLLIN)
 
-    def wait(self, pid: int, limit: float, long: Callable[[], None]) -> Ended:
-        """Wait for the process group that `pid` leads; `limit` seconds at most, 0 for any time.
+    def wait(self, process: Process, limit: float, long: Callable[[], None]) -> Ended:
+        """Wait for a process; `limit` seconds at most, 0 for any time.
 
-        `long` is called if it runs for longer than LONG. What it leaves behind in its group is killed. Raises Abandoned
-        if the coordinator goes meanwhile.
+        `long` is called if it runs for longer than LONG. Raises Abandoned if the coordinator goes meanwhile.
         """
+        if process.news >= 0:
+            self._poll.register(process.news, select.POLLIN)
+        try:
+            return self._wait(process, limit, long)
+        finally:
+            if process.news >= 0:
+                self._poll.unregister(process.news)
+
+    def _wait(self, process: Process, limit: float, long: Callable[[], None]) -> Ended:
         start = time.monotonic()
         told = timed_out = False
         ask, kill = limit or 0.0, 0.0  # when to ask the step to end, and when to end it
         while True:
-            ended, status, usage = os.wait4(pid, os.WNOHANG)
+            ended = process.ended()
             passed = time.monotonic() - start
-            if ended:
+            if ended is not None:
                 break
             if not told and passed >= LONG:
                 told = True
@@ -77,24 +133,25 @@ class Waiting:
             if ask and passed >= ask:
                 timed_out = True
                 ask, kill = 0.0, passed + GRACE
-                stop(pid, signal.SIGTERM)
+                stop(process.group, signal.SIGTERM)
             if kill and passed >= kill:
                 kill = 0.0
-                stop(pid, signal.SIGKILL)
+                stop(process.group, signal.SIGKILL)
             moments = [moment for moment in (ask, kill, 0.0 if told else LONG) if moment]
-            self._sleep(pid, min(moments) - passed if moments else None)
-        stop(pid, signal.SIGKILL)
-        return Ended(os.waitstatus_to_exitcode(status), passed, usage.ru_maxrss * _PEAK_UNIT, timed_out)
+            self._sleep(process, min(moments) - passed if moments else None)
+        status, peak = ended
+        return Ended(os.waitstatus_to_exitcode(status), passed, peak * _PEAK_UNIT, timed_out)
 
-    def _sleep(self, pid: int, seconds: float | None) -> None:
+    def _sleep(self, process: Process, seconds: float | None) -> None:
         for descriptor, _ in self._poll.poll(None if seconds is None else max(seconds, 0.0) * 1000 + 1):
             if descriptor == self._woken:
                 os.read(descriptor, 512)
                 continue
+            if descriptor == process.news:
+                continue
             piece = os.read(descriptor, 1 << 16)
             if not piece:
-                stop(pid, signal.SIGKILL)
-                os.waitpid(pid, 0)
+                process.end()
                 raise Abandoned
             self._heard(piece)
 

@@ -10,6 +10,7 @@ The environment variable LABMAKE_STEP names the file, which lies outside of the 
     wildcards   name → text
     outputs     name → path, a folder with a closing `/`; one is called "out", several without names "out1", "out2", …
     scratch     absolute path of a folder for temporary files
+    loaded      absolute path of a file to write the imported modules to, one a line, if the step went well
 
 Exit code 0 if the step went well. Nothing of labmake is imported before the paths are right, so that a step sees the
 modules of its own project, never those that lie beside this file.
@@ -20,7 +21,7 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Container, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -28,39 +29,98 @@ if TYPE_CHECKING:
     from types import ModuleType
 
 _HERE = os.path.dirname(os.path.abspath(__file__))
+_OURS = ("<frozen ", os.path.join(_HERE, "pystep.py"), os.path.join(_HERE, "pycall.py"))
+"""How the names of files begin whose frames a person is not shown."""
+
+
+DEBUG = "debug"
+"""The argument with which a person is given a debugger where the step fails."""
 
 
 def main() -> int:
-    """Run the step that LABMAKE_STEP names, in the working directory; its exit code."""
+    """Run the step that LABMAKE_STEP names, in the working directory; its exit code.
+
+    As a fork server (LABMAKE_SERVE) it goes on here in each child, and ends there in a quicker way where that is the
+    same.
+    """
+    before = frozenset(sys.modules)  # a fork server imports for its steps
+    leave = _forked() if "LABMAKE_SERVE" in os.environ else None
     with open(os.environ["LABMAKE_STEP"], encoding="utf-8") as file:
         step = json.load(file)
-    return run(step)
+    root = os.getcwd()
+    code = run(step, debug=sys.argv[1:] == [DEBUG])
+    if code == 0 and "loaded" in step:
+        with open(step["loaded"], "w", encoding="utf-8") as file:
+            file.write("\n".join(loaded_modules(before, root)))
+    if leave is not None:
+        leave(code)
+    return code
 
 
-def run(step: Mapping[str, Any]) -> int:
-    """Run `step` in the working directory; its exit code. What went wrong stands on standard error."""
+def _forked() -> Callable[[int], None]:
+    _make_labmake_importable()
+    import labmake.errors  # noqa: F401 - the first that a step imports
+    from labmake.executors.forkserver import wait_for_step
+
+    return wait_for_step(_search_path, _compile_ahead)
+
+
+def loaded_modules(before: Container[str], root: str) -> list[str]:
+    """The modules that were imported since `before`, but for the standard library's, labmake's and those in `root`:
+    of a package its name alone, of a namespace package the names of its parts."""
+    found: dict[str, None] = {}
+    for name in list(sys.modules):
+        top = name.partition(".")[0]
+        if top in found or name in before or top in sys.stdlib_module_names or top in ("labmake", "__main__"):
+            continue
+        part, rest = top, name[len(top) :]
+        while part not in found:
+            module = sys.modules.get(part)
+            file = getattr(module, "__file__", None)
+            if file is not None or not hasattr(module, "__path__"):
+                if not (file and os.path.join(root, file).startswith(root + os.sep)):
+                    found[part] = None
+                break
+            if not rest:
+                break
+            more = rest[1:].partition(".")[0]
+            part, rest = f"{part}.{more}", rest[len(more) + 1 :]
+    return list(found)
+
+
+def run(step: Mapping[str, Any], debug: bool = False) -> int:
+    """Run `step` in the working directory; its exit code. What went wrong stands on standard error.
+
+    With `debug` a person on the terminal then looks at it in a debugger.
+    """
     root = os.getcwd()
     os.environ.setdefault("MPLBACKEND", "Agg")
     _make_labmake_importable()
     from labmake.errors import LabmakeError, format_error
 
+    if debug:  # before the project's own modules can be taken for those of the standard library that it imports
+        from labmake.executors.debugging import look_at
     sys.path[:] = _search_path(root, step["recipe"]["file"], step.get("project", ""))
     try:
         if step["recipe"]["kind"] == "function":
             _run_function(step, root)
         else:
             _run_script(step, root)
-    except SystemExit as stop:
-        return _code_of(stop)
-    except KeyboardInterrupt:
-        return 130
-    except LabmakeError as error:
-        sys.stderr.write(format_error(error) + "\n")
-        return 1
     except BaseException as error:
         os.chdir(root)
-        sys.stderr.write(_told(error, root) + _hint(error, root))
-        return 1
+        if debug and type(error).__name__ == "BdbQuit":
+            return 1  # the person left it at a breakpoint
+        if isinstance(error, SystemExit):
+            code = _code_of(error)
+        elif isinstance(error, KeyboardInterrupt):
+            code = 130
+        else:
+            code = 1
+            told = format_error(error) + "\n" if isinstance(error, LabmakeError) else ""
+            sys.stderr.write(told or _told(error, root) + _hint(error, root))
+        if debug and code:
+            look_at(error, root, _OURS)
+        return code
     return 0
 
 
@@ -93,6 +153,8 @@ def _run_function(step: Mapping[str, Any], root: str) -> None:
     for place in step["outputs"].values():
         if place.endswith("/"):
             os.makedirs(place, exist_ok=True)
+        elif os.path.isfile(place):
+            os.unlink(place)  # a person has run the step before, in the same folder
     _seed()
     function = _find(_imported(step["recipe"]["file"], root), step)
     positional, named = bind(function, step)
@@ -124,8 +186,24 @@ def _imported(file: str, root: str) -> ModuleType:
 
 
 def _compiled(file: str, path: str, flags: int) -> Any:
-    with open(path, "rb") as source:
-        return compile(source.read(), file, "exec", flags, dont_inherit=True)
+    with open(path, "rb") as opened:
+        source = opened.read()
+    if (source, file, flags) not in _AHEAD:
+        return compile(source, file, "exec", flags, dont_inherit=True)
+    return _AHEAD[source, file, flags]
+
+
+_AHEAD: dict[tuple[bytes, str, int], Any] = {}
+"""What a fork server has compiled for its children, by source, file name and flags: a thousand lines take 20 ms."""
+
+
+def _compile_ahead(kind: str, file: str) -> None:
+    import __future__
+
+    flags = __future__.annotations.compiler_flag if kind == "function" else 0
+    with open(file, "rb") as opened:
+        source = opened.read()
+    _AHEAD[source, file, flags] = compile(source, file, "exec", flags, dont_inherit=True)
 
 
 def _find(module: ModuleType, step: Mapping[str, Any]) -> Any:
@@ -149,16 +227,16 @@ def _find(module: ModuleType, step: Mapping[str, Any]) -> Any:
     )
 
 
-def _seed() -> None:
-    """Seed the random numbers of the standard library, and of numpy if it is imported."""
+def _seed(asked: str = "numpy") -> None:
+    """Seed the random numbers of the standard library, and of numpy if the module `asked` is imported."""
     text = os.environ.get("LABMAKE_SEED")
     if not text:
         return
     import random
 
     random.seed(int(text))
-    numpy: Any = sys.modules.get("numpy")
-    if numpy is not None:
+    if asked in sys.modules:
+        numpy: Any = sys.modules["numpy"]
         numpy.random.seed(int(text))
 
 
@@ -172,7 +250,8 @@ def _run_script(step: Mapping[str, Any], root: str) -> None:
     module.__dict__["__builtins__"] = __builtins__
     sys.modules["__main__"] = module
     sys.argv = [file, *_arguments(step)]
-    _seed()
+    # What a fork server has imported; the script is nobody's function, so it seeds numpy itself if it imports it later.
+    _seed("numpy.random")
     exec(_compiled(file, path, 0), module.__dict__)
 
 
@@ -216,8 +295,7 @@ def _told(error: BaseException, root: str) -> str:
 
 
 def _strip(told: traceback.TracebackException) -> None:
-    ours = (os.path.join(_HERE, "pystep.py"), os.path.join(_HERE, "pycall.py"))
-    told.stack[:] = [frame for frame in told.stack if not frame.filename.startswith(("<frozen ", *ours))]
+    told.stack[:] = [frame for frame in told.stack if not frame.filename.startswith(_OURS)]
     for other in (told.__cause__, told.__context__, *(told.exceptions or ())):
         if other is not None:
             _strip(other)
@@ -240,6 +318,8 @@ def _hint(error: BaseException, root: str) -> str:
                 f"hint: the step sees only what its rule names: name {place} as an input of the rule; "
                 "what the step itself writes lies in the folder of `out` or in `scratch`\n"
             )
+        if type(cause).__name__ == "BdbQuit":
+            return "hint: nobody is at the terminal while labmake builds; `labmake debug TARGET` runs this step there\n"
         cause = cause.__cause__ or cause.__context__
     return ""
 

@@ -6,9 +6,12 @@ coordinator only plans and records. When the pipe ends, the coordinator is gone:
 Request: {id, action, text, code, inputs: [[place, digest, location, origin]], stats: [[origin, digest, stat]],
 outputs: {name: place}, targets: {place: [file system path, stat or null]}, command: [argv], step: LABMAKE_STEP's
 content, lists: {name: [paths]}, env, cpus, gpus, seconds, secrets, supersede, failed, checkpoint and aside: folders,
-anew: the checkpoint is emptied}. Answer:
-{id, ok, outputs: {name: digest}, placed: {place: stat}, learned, seconds, peak, log, left} or {id, ok: false, why,
-facts, kept}.
+anew: the checkpoint is emptied, static: distributions of its environment or null, locks: {name: digest}}. Answer:
+{id, ok, outputs: {name: digest}, placed: {place: stat}, learned, seconds, peak, log, left, loaded: {distribution:
+version}} or {id, ok: false, why, facts, kept}.
+
+With `apart`, a folder, the run makes no result (`labmake check`): what it wrote and its log are moved there, and
+nothing is stored or placed.
 """
 
 from __future__ import annotations
@@ -24,9 +27,11 @@ from pathlib import Path
 from typing import Any
 
 from labmake.errors import LabmakeError, StoreError
-from labmake.executors.process import Abandoned, Ended, Waiting, redirect, start
+from labmake.executors.forking import Gone, Servers, Unfit
+from labmake.executors.launch import STEP, launch, missing_output
+from labmake.executors.process import Abandoned, Child, Ended, Process, Waiting, redirect, start
 from labmake.executors.stepfolder import Box, StepFolders
-from labmake.executors.wire import CHUNK, Message, Unpacker, packed
+from labmake.executors.wire import CHUNK, Message, Unpacker, Versions, packed
 from labmake.model import Trace
 from labmake.store.blobs import Blobs
 from labmake.store.digest import FileChanged, hash_file, is_folder, output_digest, plain, render_manifest, scan_folder
@@ -36,29 +41,20 @@ from labmake.store.place import place_file, place_folder, place_moved
 LOG_LIMIT = 4 << 20
 """Bytes of a log that are kept with the trace: its beginning and its end."""
 
-THREADS = (
-    "OMP_NUM_THREADS",
-    "OPENBLAS_NUM_THREADS",
-    "MKL_NUM_THREADS",
-    "NUMEXPR_NUM_THREADS",
-    "VECLIB_MAXIMUM_THREADS",
-    "POLARS_MAX_THREADS",
-    "RAYON_NUM_THREADS",
-    "JULIA_NUM_THREADS",
-    "LABMAKE_CPUS",
-)
-"""Variables by which libraries are told how many threads a step has booked."""
-
 
 class Worker:
     """The state of one worker: its folder, its store, what all its steps share of the environment."""
 
-    def __init__(self, base: Path, store: Path, environment: Mapping[str, str], waiting: Waiting) -> None:
-        self.base, self.store = base, store
+    def __init__(
+        self, base: Path, store: Path, environment: Mapping[str, str], versions: Versions, waiting: Waiting
+    ) -> None:
+        self.base, self.store, self.versions = base, store, versions
+        self.loaded = str(base / "loaded")
         self.log = self.job = -1
         self.scratch = str(base / "scratch")
-        self.environment = {**environment, "TMPDIR": self.scratch, "GIT_CEILING_DIRECTORIES": str(base)}
+        self.environment = environment
         self.waiting = waiting
+        self.servers = Servers(self.scratch)
 
     def _prepare(self) -> None:
         """Make this worker's folder and open the store, before its first step: so a disk that refuses is an answer."""
@@ -71,7 +67,8 @@ class Worker:
         self.job = os.open(self.base / "job", os.O_CREAT | os.O_WRONLY, 0o644)
 
     def close(self) -> None:
-        """Give back what others may wait for."""
+        """Give back what others may wait for, and end the fork servers."""
+        self.servers.close()
         try:
             if self.job >= 0:
                 self.blobs.close()
@@ -79,7 +76,21 @@ class Worker:
             pass
 
     def run(self, job: Message) -> Message:
-        """Run one step; every failure is an answer."""
+        """Run one step; every failure is an answer.
+
+        If the server from which it was forked has gone, it runs once again; then it is the step that ends its server.
+        """
+        gone = False
+        while True:
+            try:
+                return self._attempt(job, gone)
+            except Unfit:  # from now on such steps start afresh
+                continue
+            except Gone:
+                gone = True
+
+    def _attempt(self, job: Message, last: bool) -> Message:
+        """Run a step; raises Unfit and Gone (not if it is the last attempt), and then nothing is left of it."""
         try:
             if self.job < 0:
                 self._prepare()
@@ -91,7 +102,10 @@ class Worker:
         except LabmakeError as error:
             return _told(error)
         try:
-            return self._run(job, box)
+            return self._run(job, box, last)
+        except (Unfit, Gone):
+            self.folders.discard(box)
+            raise
         except FileChanged as error:
             self.folders.discard(box)
             return {"ok": False, "why": "changed", "facts": {"file": str(error)}}
@@ -102,46 +116,50 @@ class Worker:
             self.folders.discard(box)
             return _disk(error)
 
-    def _run(self, job: Message, box: Box) -> Message:
-        ended = self._process(job, box)
+    def _run(self, job: Message, box: Box, last: bool) -> Message:
+        ended = self._process(job, box, last)
         self._redact(job["secrets"])
         if ended.status != 0 or ended.timed_out:
             facts = {"status": ended.status, "seconds": ended.seconds, "peak": ended.peak}
             return self._failure(job, box, "time" if ended.timed_out else "exit", facts)
-        missing = self._missing(job, box)
+        missing = missing_output(job, box.path, box.code)
         if missing:
             return self._failure(job, box, "output", missing)
         for origin, digest, known in job["stats"]:
             _still(origin, digest, known)
-        return self._store(job, box, ended)
+        return self._set_apart(job, box, ended) if "apart" in job else self._store(job, box, ended)
 
-    def _process(self, job: Message, box: Box) -> Ended:
+    def _process(self, job: Message, box: Box, last: bool) -> Ended:
         """Start the step in its folder and wait for it."""
         self._fresh_scratch()
-        cpus = dict.fromkeys(THREADS, str(job["cpus"]))
-        env = {**self.environment, **cpus, "CUDA_VISIBLE_DEVICES": ",".join(job["gpus"]), **job["env"]}
         if job["checkpoint"]:
-            env["LABMAKE_CHECKPOINT"] = _checkpoint(job)
-        if job["step"] is not None:
-            step = self.base / "step.json"
-            step.write_text(json.dumps({**job["step"], "scratch": self.scratch}))
-            env["LABMAKE_STEP"] = str(step)
-        for name, paths in job["lists"].items():
-            with open(os.path.join(self.scratch, f"{name}.list"), "w", encoding="utf-8") as file:
-                file.writelines(f"{path}\n" for path in paths)
-        command = [word.replace("\0scratch", self.scratch) for word in job["command"]]
+            _prepare_checkpoint(job)
+        if job["static"] is not None:
+            Path(self.loaded).unlink(missing_ok=True)
+        command, env = launch(job, str(self.base), self.scratch, self.environment, self.loaded)
         os.chdir(box.path)
         if os.fstat(self.log).st_size:
             os.ftruncate(self.log, 0)
         try:
-            pid = start(command, env)
-        except OSError as error:
-            os.write(self.log, f"labmake: cannot start {command[0]}: {error.strerror}\n".encode())
-            return Ended(127, 0.0, 0, False)
-        try:
-            return self.waiting.wait(pid, job["seconds"], lambda: self._note(job))
+            process = self._start(job, box, command, env)
+            if process is None:
+                return Ended(127, 0.0, 0, False)
+            return self.waiting.wait(process, job["seconds"], lambda: self._note(job, box))
+        except Gone as gone:
+            if not last:
+                raise
+            os.write(self.log, b"labmake: the process that had started the step was ended, twice; the step with it\n")
+            return Ended(gone.status or 1, 0.0, 0, False)
         finally:
             os.chdir(self.base)
+
+    def _start(self, job: Message, box: Box, command: list[str], env: Mapping[str, str]) -> Process | None:
+        """The step's process, in the working directory; None, and a line in the log, if it cannot be started."""
+        try:
+            return self.servers.start(job, box, env) or Child(start(command, env))
+        except OSError as error:
+            os.write(self.log, f"labmake: cannot start {command[0]}: {error.strerror}\n".encode())
+            return None
 
     def _fresh_scratch(self) -> None:
         try:
@@ -152,9 +170,11 @@ class Worker:
         shutil.rmtree(self.scratch, ignore_errors=True)
         os.mkdir(self.scratch)
 
-    def _note(self, job: Message) -> None:
-        """Say in the file `job` whose log lies beside it, for `labmake logs -f`; empty when no step runs."""
-        told = {key: job[key] for key in ("id", "action", "failed", "targets")} | {"secret": bool(job["secrets"])}
+    def _note(self, job: Message, box: Box) -> None:
+        """Say in the file `job` whose log lies beside it and which step folder, for `labmake logs -f` and `labmake
+        peek`; empty when no step runs."""
+        told = {key: job[key] for key in ("id", "action", "failed", "targets", "outputs")}
+        told |= {"secret": bool(job["secrets"]), "folder": box.path, "since": time.time()}
         try:
             os.pwrite(self.job, json.dumps(told).encode(), 0)
         except OSError:  # nobody's result depends on it
@@ -168,21 +188,6 @@ class Worker:
         except OSError:
             pass
 
-    def _missing(self, job: Message, box: Box) -> dict[str, Any] | None:
-        """What is wrong with the outputs, if anything: not there, or a file where a folder should be."""
-        for name, place in job["outputs"].items():
-            try:
-                mode = os.lstat(os.path.join(box.path, place.rstrip("/"))).st_mode
-            except OSError:
-                mode = 0
-            if stat.S_ISDIR(mode) if place.endswith("/") else mode and not (stat.S_ISDIR(mode) or stat.S_ISLNK(mode)):
-                continue
-            expected = {p for p, *_ in job["inputs"]} | set(box.code)
-            found = [p for p in _files(box.path) if p not in expected]
-            there = "a folder" if stat.S_ISDIR(mode) else "a link" if stat.S_ISLNK(mode) else ""
-            return {"output": name, "place": place, "there": there, "wrote": found[:8]}
-        return None
-
     def _store(self, job: Message, box: Box, ended: Ended) -> Message:
         """Keep outputs and log, append the trace, place the targets: always in this order."""
         outputs: dict[str, str] = {}
@@ -192,7 +197,9 @@ class Worker:
             for name, place in job["outputs"].items():
                 outputs[name] = self._keep_output(os.path.join(box.path, place.rstrip("/")), place.endswith("/"))
             log = self.blobs.put_bytes(self._log())
-            trace = Trace(job["action"], outputs, ended.seconds, ended.peak, log, time.time())
+            loaded = self._loaded(job)
+            figures = (ended.seconds, ended.peak, log, time.time())
+            trace = Trace(job["action"], outputs, *figures, loaded, job["locks"])
             self.blobs.add_trace(trace, supersede=job["supersede"])
         placed = {
             place: known
@@ -212,7 +219,35 @@ class Worker:
             "log": log,
             "left": self.folders.close(box, expected),
             "learned": self.blobs.take_learned(),
+            "loaded": loaded,
         }
+
+    def _loaded(self, job: Message) -> Mapping[str, str]:
+        """The distributions that a Python step imported and its environment does not name; all that there are if it
+        ended in a way (os._exit) that did not let it tell."""
+        if job["static"] is None:
+            return {}
+        try:
+            with open(self.loaded, encoding="utf-8") as file:
+                modules = file.read().split("\n")
+        except FileNotFoundError:
+            modules = None
+        return self.versions(modules, job["static"])
+
+    def _set_apart(self, job: Message, box: Box, ended: Ended) -> Message:
+        """Move outputs and log to the job's own folder; nothing of them becomes a result."""
+        outputs: dict[str, str] = {}
+        for name, place in job["outputs"].items():
+            path, to = (os.path.join(base, place.rstrip("/")) for base in (box.path, job["apart"]))
+            outputs[name] = output_digest(path)
+            os.makedirs(os.path.dirname(to), exist_ok=True)
+            if os.path.islink(path):  # what it points to is not the step's to be moved
+                shutil.copy(path, to)
+            else:
+                os.rename(path, to)
+        Path(f"{job['apart']}.log").write_bytes(self._log())
+        self.folders.discard(box)
+        return {"ok": True, "outputs": outputs, "seconds": ended.seconds, "peak": ended.peak}
 
     def _keep_output(self, path: str, folder: bool) -> str:
         if folder:
@@ -265,17 +300,15 @@ class Worker:
         self.folders.keep(box, kept + "/folder")
         shutil.copyfile(self.base / "log", kept + "/log")
         if job["step"] is not None:
-            shutil.copyfile(self.base / "step.json", kept + "/step.json")
+            shutil.copyfile(self.base / STEP, f"{kept}/{STEP}")
         return {"ok": False, "why": why, "facts": facts, "kept": kept}
 
 
-def _checkpoint(job: Message) -> str:
-    """The folder that survives attempts of this action."""
-    folder: str = job["checkpoint"]
+def _prepare_checkpoint(job: Message) -> None:
+    """Make the folder that survives attempts of this action."""
     if job["anew"]:
-        shutil.rmtree(folder, ignore_errors=True)
-    os.makedirs(folder, exist_ok=True)
-    return folder
+        shutil.rmtree(job["checkpoint"], ignore_errors=True)
+    os.makedirs(job["checkpoint"], exist_ok=True)
 
 
 def _told(error: LabmakeError) -> Message:
@@ -308,13 +341,9 @@ def _stat(path: str) -> tuple[int, int, int] | None:
     return (found.st_size, found.st_mtime_ns, found.st_ino)
 
 
-def _files(folder: str) -> list[str]:
-    return sorted(
-        os.path.relpath(os.path.join(base, name), folder) for base, _, names in os.walk(folder) for name in names
-    )
-
-
-def serve(base: Path, store: Path, environment: Mapping[str, str], requests: int, answers: int) -> None:
+def serve(
+    base: Path, store: Path, environment: Mapping[str, str], versions: Versions, requests: int, answers: int
+) -> None:
     """Serve requests until their pipe ends; what is being stored or placed then is finished."""
     jobs: deque[Message] = deque()
     unpacker = Unpacker()
@@ -326,7 +355,7 @@ def serve(base: Path, store: Path, environment: Mapping[str, str], requests: int
         for job in jobs:
             _write(answers, packed({"id": job["id"], **_disk(error)}))
         return
-    worker = Worker(base, store, environment, waiting)
+    worker = Worker(base, store, environment, versions, waiting)
     try:
         while True:
             while not jobs:

@@ -189,7 +189,7 @@ class Walk:
         target = self._name_before(found, newer, older, after.target, root)
         with standing_in(root, self.history.root, self.relative):
             services = self.open_at(root)
-            state = recall_state(services, older, target, Recall(self.memory, after.environments, moved))
+            state = recall_state(services, older, target, Recall(self.memory, after.software, moved))
         found.decided += 1
         if state.digest is None:
             (found.skipped if state.broken else found.unknown).append((commit, state.why))

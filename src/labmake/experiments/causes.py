@@ -6,7 +6,8 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from labmake.data.slices import split_slice
 from labmake.engine.nodes import Made
-from labmake.engine.why import Reason, compare
+from labmake.engine.questions import loaded_of
+from labmake.engine.why import Reason, compare, versions
 from labmake.errors import LabmakeError, StoreError
 from labmake.experiments.blame import Change
 from labmake.experiments.differing import entries_between, lines_between
@@ -92,19 +93,24 @@ def _changed_output(
 def _told(history: History, before: State, after: State, older: str, node: str) -> Iterator[Told]:
     services = after.services
     try:
-        reasons = compare(services, before.text(older), after.text(node), lambda place: place)
+        reasons = compare(services, before.text(older), after.text(node), _named)
     except ValueError:
         reasons = [Reason("action", "is written in a way that this version does not read")]
+    loaded = [loaded_of(state.made[name].fact) for state, name in ((before, older), (after, node))]
+    reasons += [one for one in versions(*loaded) if one not in reasons]
     if not reasons:
         yield Told(Reason("result", "the same action gave another result: its step is not repeatable"))
     for reason in reasons:
         if reason.kind == "code":
-            plain = Reason("code", reason.subject)
-            yield Told(plain, tuple(_code_lines(before, after, older, node, reason.subject)))
+            yield Told(reason, tuple(_code_lines(before, after, older, node, reason.subject)))
         elif reason.kind == "input":
             yield Told(reason, tuple(_input_lines(history, before, after, older, node, reason)))
         else:
             yield Told(reason)
+
+
+def _named(place: str, _: str, __: str) -> list[Reason]:
+    return [Reason("code", place)]
 
 
 def _code_lines(before: State, after: State, older: str, node: str, place: str) -> list[str]:

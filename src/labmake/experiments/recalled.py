@@ -9,7 +9,6 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import NoReturn
 
-from labmake.engine.actiontext import environment_in
 from labmake.engine.build import Build
 from labmake.engine.nodes import Made
 from labmake.engine.plan import Answer, Failed, Result
@@ -52,15 +51,12 @@ class State:
     above: frozenset[str]
     services: Services
     made: Mapping[str, Made]
+    software: Mapping[str, str]
+    """By node, the software with which it was made."""
 
     @property
     def experiment(self) -> str:
         return experiment_of(self.target) or ""
-
-    @property
-    def environments(self) -> dict[str, str]:
-        """What the actions say of their environment, by node."""
-        return {node: environment_in(action.text) for node, action in self.services.actions.items()}
 
     def text(self, node: str) -> str:
         """The text of the action that made a node; "" if none did (a source)."""
@@ -81,9 +77,9 @@ def recall_state(services: Services, commit: str, target: str, recall: Recall) -
     made = dict(build.outcome.made)
     experiment = experiment_of(target) or ""
     folders = {script_folder(experiment), rule_file(experiment)} - {""}
-    watched = set(_inside(str(services.project.root), looked_at(services, build))) | folders
-    above = {path[:at] for path in watched for at, letter in enumerate(path) if letter == "/"}
-    return State(commit, target, digest, why, broken, frozenset(watched), frozenset(above), services, made)
+    watched = frozenset(_inside(str(services.project.root), looked_at(services, build))) | folders
+    above = frozenset({path[:at] for path in watched for at, letter in enumerate(path) if letter == "/"})
+    return State(commit, target, digest, why, broken, watched, above, services, made, recall.software)
 
 
 def _nothing_runs() -> NoReturn:
