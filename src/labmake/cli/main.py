@@ -157,6 +157,22 @@ def why(target: str, experiment: str | None) -> int:
 
 
 @command.command()
+@click.argument("target", shell_complete=_complete)
+@click.option("-n", "--number", type=click.IntRange(1), default=1, metavar="N", help="How many changes to tell (1).")
+@click.option("--history", type=click.IntRange(1), default=1000, metavar="N", help="Look at N commits at most (1000).")
+@click.option("--since", default="", metavar="REV", help="Look at no commit that REV has.")
+@click.option("-o", "--output", default="", metavar="FILE", help="Where to write a figure's difference, as PNG.")
+@click.option("--json", is_flag=True, help="Tell all as one JSON object.")
+@_EXPERIMENT
+def blame(target: str, number: int, history: int, since: str, output: str, json: bool, experiment: str | None) -> int:
+    """Which commit changed TARGET's content, and what in it did: from traces, nothing is run."""
+    from labmake.cli.blaming import Asked, run_blame
+    from labmake.experiments.blame import Wishes
+
+    return run_blame(Asked(target, experiment, Wishes(number, history, since), output, json))
+
+
+@command.command()
 @_EXPERIMENT
 def failures(experiment: str | None) -> int:
     """The steps that failed when they were last run: where, how, the last lines."""

@@ -139,13 +139,16 @@ def _wait_for_collection() -> None:
     sys.stderr.write("waiting until labmake gc has done\n")
 
 
-def open_services(project: Project, known: Iterable[str], state: State) -> Services:
-    """The engine's rooms for a project."""
+def open_services(project: Project, known: Iterable[str], state: State, beside: Services | None = None) -> Services:
+    """The engine's rooms for a project; `beside` those of the worktree if `project` is another state of its files:
+    they share the store and what was read from files, and folders that Python is told to look in are the same ones."""
     clock = RealClock()
     stats = StatCache(state, project.root, clock)
-    blobs = Blobs(project.state / "store", state)
-    memo = _Memo(state)
+    blobs = beside.blobs if beside else Blobs(project.state / "store", state)
+    memo = _Memo(beside.state if beside else state)
     code = CodeReader(project.root, stats.digest, memo, keep=blobs.put_bytes)
+    if beside is not None:
+        code.editable = beside.code.editable
 
     looked = LookedAt()
 

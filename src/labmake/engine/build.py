@@ -240,6 +240,8 @@ class Build:
         return True
 
     def _visit(self, match: Match, content: bool = False) -> Generator[Any, Any, Any]:
+        if self.options.recall is not None:
+            return self.options.recall(self.services, match)
         fact = self.fact(match.node)
         if match.rule.address:
             return visit_source(self.services, self.options, match, fact)
@@ -428,7 +430,8 @@ class Build:
             if result.how == "fresh" and node in self._hows:
                 result = replace(result, how=self._hows[node])
             self.outcome.made[node] = result
-            self.services.state.drop_failures([node])
+            if self.options.recall is None:
+                self.services.state.drop_failures([node])
             text = fact_text(result.fact)
             before = self._facts.get(node)
             if before != text:
@@ -543,7 +546,9 @@ class Build:
             self._done(task, self._failed_here(task.key, refusal))
 
     def _interrupt(self) -> None:
-        """The first signal stops starting, the second stops what runs."""
+        """The first signal stops starting, the second stops what runs. A build that only recalls ends at once."""
+        if self.options.recall is not None:
+            raise KeyboardInterrupt
         self._signals += 1
         self._stopping = self.outcome.interrupted = True
         if self._signals == 1:

@@ -99,12 +99,12 @@ Asking = Generator[Sequence[Key] | Run | Remake | Place, Any, Any]
 def visit(services: Services, options: Options, match: Match, fact: Fact | None, content: bool = False) -> Asking:
     """Bring a node up to date; returns Made, Failed, Unknown or WouldRun. Of a temporary node its digests are enough,
     unless its `content` is wanted."""
-    return (yield from _answered(services, match, _visit(services, options, match, fact, content)))
+    return (yield from answered(match, _visit(services, options, match, fact, content)))
 
 
 def prepared(services: Services, match: Match) -> Asking:
     """What would run for a node once what it needs is made: a Run for a person, not for a worker; Failed or Unknown."""
-    return (yield from _answered(services, match, _prepared(services, match)))
+    return (yield from answered(match, _prepared(services, match)))
 
 
 def _prepared(services: Services, match: Match) -> Asking:
@@ -129,7 +129,7 @@ def _content_is_there(services: Services, decided: Decided) -> Generator[Remake,
     return not gone(services, decided.groups)
 
 
-def _answered(services: Services, match: Match, asking_on: Asking) -> Asking:
+def answered(match: Match, asking_on: Asking) -> Asking:
     """The result of a node's generator; of one that a failed or unknown answer ended, that answer."""
     try:
         return (yield from asking_on)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Generator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -64,7 +65,8 @@ class Silent:
 class Options:
     """How to build: `jobs` steps at once, `dry` decides and runs nothing, `force` reruns these nodes' own steps,
     `discard_edits` gives up edited outputs (they are set aside), `fail_fast` stops at the first failure, `settings` are
-    put over the resources that rules ask for."""
+    put over the resources that rules ask for, `recall` answers for a node, given its match, from what the store
+    remembers, whatever lies in the worktree."""
 
     jobs: int = 1
     dry: bool = False
@@ -72,6 +74,7 @@ class Options:
     discard_edits: bool = False
     fail_fast: bool = False
     settings: Settings = field(default_factory=Settings)
+    recall: Callable[[Services, Any], Generator[Any, Any, Any]] | None = None
 
 
 @dataclass

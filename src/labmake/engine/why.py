@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
+from labmake.engine.actiontext import lines_of
 from labmake.engine.questions import loaded_of
 from labmake.engine.services import Services
 from labmake.engine.why_code import code_changes
@@ -35,17 +35,40 @@ def differences(services: Services, fact: Fact, action: Action) -> list[Reason]:
     """
     if fact.action == action.digest:
         return _found_in_the_run(services, fact)
+
+    def code(place: str, old: str, new: str) -> list[Reason]:
+        changes = code_changes(services, fact, action, place, old, new)
+        return [Reason("code", at, *(("", "") if what else (old[:SHOWN], new[:SHOWN])), what) for at, what in changes]
+
     try:
-        before = _lines(services.blobs.read(fact.action).decode())
+        before = services.blobs.read(fact.action).decode()
+        reasons = compare(services, before, action.text, code)
     except (StoreError, ValueError):
         return [Reason("action", "made by an action that the store no longer has")]
-    after = _lines(action.text)
-    reasons: list[Reason] = []
-    for key in dict.fromkeys([*before, *after]):
-        old, new = before.get(key, ""), after.get(key, "")
-        if old != new:
-            reasons += _reasons(services, fact, action, key, old, new)
     return [*reasons, *(one for one in _found_in_the_run(services, fact) if one not in reasons)]
+
+
+Code = Callable[[str, str, str], list[Reason]]
+"""What to tell of a code file that changed: by its place, its old and its new identity."""
+
+
+def compare(services: Services, before: str, after: str, code: Code) -> list[Reason]:
+    """How the texts of two actions differ.
+
+    Raises ValueError if one is no action's text.
+    """
+    old, new = lines_of(before), lines_of(after)
+    reasons: list[Reason] = []
+    for key in dict.fromkeys([*old, *new]):
+        if old.get(key, "") != new.get(key, ""):
+            reasons += _reasons(services, code, key, old.get(key, ""), new.get(key, ""))
+    return reasons
+
+
+def _found_in_the_run(services: Services, fact: Fact) -> list[Reason]:
+    """The distributions that a step imported, though its code does not name them, and that are others now."""
+    before = loaded_of(fact)
+    return versions(before, services.environments.versions(before))
 
 
 def told(reason: Reason) -> str:
@@ -60,48 +83,12 @@ def told(reason: Reason) -> str:
     return f"{reason.subject}  {change}" if reason.subject else change
 
 
-def _found_in_the_run(services: Services, fact: Fact) -> list[Reason]:
-    """The distributions that a step imported, though its code does not name them, and that are others now."""
-    before = loaded_of(fact)
-    return _versions(before, services.environments.versions(before))
-
-
-def _lines(text: str) -> dict[tuple[str, str], str]:
-    """An action's text as (word, subject) → value."""
-    found: dict[tuple[str, str], str] = {}
-    decoder = json.JSONDecoder()
-    for line in text.splitlines()[1:]:
-        word, _, rest = line.partition(" ")
-        subject, value = "", rest
-        if word in ("parameter", "wildcard", "code", "output"):
-            subject, end = decoder.raw_decode(rest)
-            value = rest[end:].strip()
-        elif word == "input":
-            name, end = decoder.raw_decode(rest)
-            _, length = decoder.raw_decode(rest[end:].lstrip())
-            value = rest[end:].lstrip()[length:].strip()
-            subject, value = _input(name, value)
-        found[word, str(subject)] = value
-    return found
-
-
-def _input(name: str, value: str) -> tuple[str, str]:
-    """`["3"] "data/fits/3.json" <digest>` or `10000 items <digest>` as subject and digest."""
-    head, _, digest = value.rpartition(" ")
-    if head.endswith("items"):
-        return f"{name} (a list)", f"{head}, {digest}"
-    decoder = json.JSONDecoder()
-    _, end = decoder.raw_decode(head)
-    return f"{name}: {json.loads(head[end:].strip())}", digest
-
-
-def _reasons(services: Services, fact: Fact, action: Action, key: tuple[str, str], old: str, new: str) -> list[Reason]:
+def _reasons(services: Services, code: Code, key: tuple[str, str], old: str, new: str) -> list[Reason]:
     word, subject = key
     if word == "environment":
         return _environment(services, old, new)
     if word == "code":
-        changes = code_changes(services, fact, action, subject, old, new)
-        return [Reason("code", at, *(("", "") if what else (old[:SHOWN], new[:SHOWN])), what) for at, what in changes]
+        return code(subject, old, new)
     if word == "input" and not old.endswith("items"):
         return [Reason("input", subject, _short(old), _short(new))]
     return [Reason(word, subject, old, new)]
@@ -117,10 +104,10 @@ def _environment(services: Services, old: Digest, new: Digest) -> list[Reason]:
         before, after = (_words(services.blobs.read(digest).decode()) for digest in (old, new))
     except (StoreError, ValueError):
         return [Reason("environment", "", _short(old), _short(new))]
-    return _versions(before, after)
+    return versions(before, after)
 
 
-def _versions(before: Mapping[str, str], after: Mapping[str, str]) -> list[Reason]:
+def versions(before: Mapping[str, str], after: Mapping[str, str]) -> list[Reason]:
     """What differs between two states of software, "" being not there; a hash is told only if nothing else differs."""
     reasons = []
     for name in sorted({*before, *after}):

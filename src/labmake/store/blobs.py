@@ -202,6 +202,19 @@ class Blobs:
         self._set_aside(blob, path)
         return False
 
+    def actions(self) -> list[Digest]:
+        """All actions of which there is a trace."""
+        self.refresh()
+        return self._index.keys("T")
+
+    def named(self, name: str) -> Digest | None:
+        """The digest of the blob whose SHA-256 is `name` (64 hexadecimal digits), if it is here; its size tells."""
+        for kind in "BL":
+            for digest in self._index.keys(kind, f"{name}-"):
+                if self.locate(digest) is not None:
+                    return digest
+        return None
+
     # Adding
 
     def put_bytes(self, data: bytes) -> Digest:
