@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 import unicodedata
 from pathlib import Path
 
@@ -233,3 +235,12 @@ def test_labmake_inside_of_a_step_is_refused(space: Space) -> None:
     space.write("script.py", OTHER)
     space.run("build", env={"LABMAKE_IN_STEP": "1"}, code=2)
     assert "started inside a step" in space.last and "name what it needs as inputs" in space.last
+
+
+def test_a_working_directory_that_no_longer_exists_is_told(space: Space) -> None:
+    gone = space.root / "gone"
+    gone.mkdir()
+    words = f'rmdir "{gone}"; exec "{sys.executable}" -m labmake.cli.entry build'
+    done = subprocess.run(["bash", "-c", words], cwd=gone, capture_output=True, text=True, check=False)
+    assert done.returncode == 2 and "the working directory no longer exists" in done.stderr
+    assert "Traceback" not in done.stderr

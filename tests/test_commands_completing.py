@@ -76,6 +76,16 @@ def test_targets_of_rules_with_wildcards_are_offered_once_they_were_made(written
     assert completed(written, "labmake", whole[:-4]) == [f"{whole}1.txt"]
 
 
+@pytest.mark.parametrize("command", [["shell"], ["debug"], ["peek"], ["build", "--set"], ["build", "data/x", "--set"]])
+def test_commands_for_working_on_a_step_complete_targets_too(written: Space, command: list[str]) -> None:
+    assert completed(written, "labmake", *command, "data/w") == ["data/words.json"]
+    assert completed(written, "labmake", "shell", "--ke") == ["--keep"]
+
+
+def test_after_run_the_shell_completes_files(written: Space) -> None:
+    assert "data/words.json" not in completed(written, "labmake", "run", "")
+
+
 def test_options_and_experiments_are_completed(written: Space) -> None:
     assert "--discard-edits" in completed(written, "labmake", "--dis")
     assert completed(written, "labmake", "gc", "--keep") == ["--keep-days"]

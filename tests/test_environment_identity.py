@@ -5,10 +5,11 @@ from __future__ import annotations
 import textwrap
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from labmake.environment.code_python import analyse, identity
+from labmake.environment.code_identity import identity
+from labmake.environment.code_python import analyse
 from labmake.model import digest_of
 
 BASE = '''
@@ -45,7 +46,7 @@ class Model:
 
 def identity_of(text: str, sees: int = 0, imported: bool = False) -> str:
     source = textwrap.dedent(text).encode()
-    facts = analyse(source, "src/model.py")
+    facts = analyse(source, "src/model.py")["facts"]
     return identity(facts, digest_of(source), max(sees, facts["sees"]), imported)
 
 
@@ -200,6 +201,7 @@ def test_a_module_whose_tree_has_no_text_is_identified_at_least_by_its_bytes(sou
     assert identity_of(source) != identity_of(source.replace("x", "y", 1))
 
 
+@settings(deadline=None)
 @given(
     st.one_of(st.integers(), st.floats(allow_nan=False, allow_infinity=False), st.booleans(), st.text(), st.binary())
 )
@@ -209,6 +211,7 @@ def test_equal_constants_of_other_types_are_told_apart(value: object) -> None:
         assert (identity_of(f"x = {value!r}") == identity_of(f"x = {other}")) is same
 
 
+@settings(deadline=None)
 @given(
     st.lists(st.sampled_from(["# c\n", "\n", "x = 1\n", "def f(): pass\n", '"""d"""\n', "y = [1,\n 2]\n"]), max_size=8)
 )

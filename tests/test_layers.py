@@ -10,9 +10,9 @@ import pytest
 SOURCE = Path(__file__).parent.parent / "src" / "labmake"
 
 LAYERS = [
-    {"cli"},
+    {"cli", "__init__"},
     {"experiments", "forge", "documents"},
-    {"api", "recipes", "loading", "__init__"},
+    {"api", "recipes", "loading"},
     {"engine"},
     {"executors", "store", "environment", "data"},
     {"formats", "results", "jsonvalues", "layout", "model", "errors", "frozen", "seams"},

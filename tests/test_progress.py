@@ -16,8 +16,9 @@ from hypothesis import strategies as st
 from space import Space, wait_until
 from terminal import Terminal
 
-from labmake.cli.progress import Progress, about
+from labmake.cli.progress import Progress
 from labmake.cli.screen import clip, drawing, width
+from labmake.cli.units import about
 from labmake.engine.times import wall_clock
 from labmake.executors.resources import Request
 

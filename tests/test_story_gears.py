@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 import time
@@ -217,6 +218,24 @@ def test_a_small_change_costs_its_own_wave_and_the_tree_is_right(large: Space) -
         assert large.files() == whole(large)
         large.build()
         assert large.ran == large.restored == []
+
+
+@pytest.mark.xdist_group("large")
+@pytest.mark.parametrize(("name", "interpreters"), [("./in/88.txt", 1), ("./in/choice.txt", 2)])
+def test_a_wave_starts_a_second_interpreter_only_if_a_plan_has_to_run(
+    large: Space, name: str, interpreters: int
+) -> None:
+    settle(large)
+    large.write(name, "17\n")
+    words = ["-X", "importtime", "-m", "labmake.cli.entry", "build"]
+    environment = {key: value for key, value in os.environ.items() if key != "PYTHONHASHSEED"}
+    done = subprocess.run(
+        [sys.executable, *words], cwd=large.root, env=environment, capture_output=True, text=True, check=True
+    )
+    assert len(re.findall(r"\| site$", done.stderr, re.MULTILINE)) == interpreters
+    assert large.files() == whole(large)
+    large.build()
+    assert large.ran == []
 
 
 @pytest.mark.xdist_group("large")

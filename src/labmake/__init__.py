@@ -1,4 +1,4 @@
-"""labmake: Make for the lab. The names that script.py, rules.py and plans use; nothing else.
+"""labmake: Make for the lab. The names that script.py, rules.py, plans and notebooks use; nothing else.
 
 They are imported when they are first used: the command starts through this package, and reading all of it would cost
 each call, also one that finds nothing to do, 40 ms.
@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from labmake.api import each, find, glob, group, plan, rule, source, step
+    from labmake.cli.handing import load
     from labmake.engine.plan import env, listdir, need, read_csv, read_json, read_text
     from labmake.recipes import julia, py, r, script, sh
 
@@ -22,6 +23,7 @@ __all__ = [
     "group",
     "julia",
     "listdir",
+    "load",
     "need",
     "plan",
     "py",
@@ -38,6 +40,7 @@ __all__ = [
 
 _ROOMS = {
     "labmake.api": ("each", "find", "glob", "group", "plan", "rule", "source", "step"),
+    "labmake.cli.handing": ("load",),
     "labmake.engine.plan": ("env", "listdir", "need", "read_csv", "read_json", "read_text"),
     "labmake.recipes": ("julia", "py", "r", "script", "sh"),
 }

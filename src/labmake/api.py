@@ -28,7 +28,7 @@ OPTIONS = {
     "gpus": "a number",
     "time": "a duration such as 90s, 30m or 2h",
     "code": "a list of files",
-    "environment": '"all" or "none"',
+    "environment": '"all", "none" or a list of lock files',
     "secrets": "a list of variables' names",
     "wrap": "a command",
     "retries": "a number, 0 or more",
@@ -36,12 +36,13 @@ OPTIONS = {
     "checkpoint": "True or False",
     "cache": "True or False",
     "temp": "True or False",
+    "compare": '"bytes", "pixels", or "numbers" and a relative tolerance such as "numbers 1e-9"',
     "default": "True or False",
     "description": "a text",
 }
 """The reserved words beside `run`, with what they take."""
 
-LATER = frozenset("gpu_memory disk tokens memory_max executor compare".split())
+LATER = frozenset("gpu_memory disk tokens memory_max executor".split())
 """Words that are reserved so that no rule uses them as names, and that this version does not offer."""
 
 

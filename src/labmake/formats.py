@@ -15,7 +15,7 @@ from typing import Any
 from labmake.errors import LabmakeError, RuleError, Where
 from labmake.results import BINARY, split_suffix, write
 
-__all__ = ["csv_rows", "load", "loadable", "read_csv", "read_json", "write"]
+__all__ = ["csv_rows", "load", "load_by_suffix", "loadable", "read_csv", "read_json", "write"]
 
 _MODULES = {"pd": "pandas", "pl": "polars", "np": "numpy"}
 _SEPARATORS = {".csv": ",", ".tsv": "\t"}
@@ -63,6 +63,45 @@ def load(path: Path, annotation: object) -> object:
             ["annotate the input as Path (or not at all) and read it in the function"],
         ) from error
     return _checked(value, name, path)
+
+
+_TABLES = ("pandas.DataFrame", "polars.DataFrame")
+
+_USUAL: dict[str, tuple[str, ...]] = {
+    **dict.fromkeys((".csv", ".tsv"), (*_TABLES, "list")),
+    **dict.fromkeys((".parquet", ".feather", ".xlsx"), _TABLES),
+    ".npy": ("numpy.ndarray",),
+    ".npz": ("dict",),
+    ".toml": ("dict",),
+    ".jsonl": ("list",),
+    ".txt": ("str",),
+    ".md": ("str",),
+}
+"""What a file is loaded as when nobody says; the first whose library is installed."""
+
+
+def load_by_suffix(path: Path) -> object:
+    """The file at `path` as what one usually wants of its suffix: a table (pandas, else polars, else a list of rows),
+    an array, a JSON value, a text; the path itself of figures, folders and what is not known.
+
+    Raises RuleError if the file does not hold what its suffix says, or no library for it is installed.
+    """
+    suffix, _ = split_suffix(path)
+    if path.is_dir() or suffix not in (*_USUAL, ".json", ".pkl"):
+        return path
+    if suffix in (".json", ".pkl"):
+        return _json(path) if suffix == ".json" else _pickle(path)
+    from importlib.util import find_spec
+
+    usual = [name for name in _USUAL[suffix] if suffix in _LOADERS.get(name, {}) or name == "str"]
+    for name in usual:
+        if "." not in name or find_spec(name.partition(".")[0]) is not None:
+            return load(path, name)
+    raise RuleError(
+        f"no library that loads a {suffix} file is installed",
+        [("file", path), ("libraries", ", ".join(name.partition(".")[0] for name in usual))],
+        ["install one of them"],
+    )
 
 
 def loadable(annotation: object) -> bool:

@@ -130,6 +130,8 @@ class Action:
     """name → place, list of places, or dict of places: the shape in which the recipe sees its inputs."""
     each: Mapping[str, tuple[str, ...]]
     """input → the wildcards by which it is keyed, for inputs that came from each or find."""
+    asked: Key = ""
+    """What was asked to find its code (see engine.nodes.code_key)."""
 
 
 @frozen
@@ -142,6 +144,11 @@ class Trace:
     peak: int
     log: Digest
     when: float = 0.0
+    loaded: Mapping[str, str] = field(default_factory=dict)
+    """name → version of each distribution that the step imported and its action does not name: the trace counts only
+    while these are installed in these versions."""
+    locks: Mapping[str, Digest] = field(default_factory=dict)
+    """The project's lock files as they were, for the record."""
 
 
 Stat: TypeAlias = tuple[int, int, int]

@@ -9,7 +9,8 @@ import sys
 import click
 
 from labmake.cli.events import Events
-from labmake.cli.progress import Progress, about
+from labmake.cli.progress import Progress
+from labmake.cli.units import about
 from labmake.engine.build import Build
 from labmake.engine.plan import duration
 from labmake.engine.price import Price, price

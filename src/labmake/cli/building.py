@@ -5,7 +5,7 @@ from __future__ import annotations
 import gc
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 
 import click
 
@@ -17,6 +17,7 @@ from labmake.cli.session import Session, default_targets, resolve, session
 from labmake.engine.build import Build, Outcome
 from labmake.engine.reach import reachable, recipe_errors, sources
 from labmake.engine.services import Options, Services
+from labmake.engine.settings import Settings
 from labmake.engine.stale import remove_stale
 from labmake.engine.times import Times
 from labmake.engine.watched import keep_snapshot
@@ -46,6 +47,8 @@ class Wishes:
     json: bool = False
     budget: str = "10m"
     """How long a build may take without being asked for, as a duration."""
+    settings: Sequence[str] = ()
+    """Each a pattern of targets and what is set for them, joined by NUL."""
     question: str = ""
     """What gear 1 calls this command (see engine.snapshot); "" if it shall not answer it."""
     changed: str | None = None
@@ -86,16 +89,20 @@ def _build(opened: Session, wishes: Wishes, told: Progress | Events, budget: flo
         click.echo(_nothing(opened), err=True)
         return 0
     build = opened.build(options, wave)
-    times = _follow(build, told, budget, wishes.yes)
+    times = follow(build, told, budget, wishes.yes)
     gone: list[str] = []
     try:
-        errors = _bring(opened, build, targets, wave)
+        errors = bring(opened, build, targets, build.bring, None if wave is None else wave.nodes)
+        for warning in opened.services.environments.warnings():
+            told.note(f"warning: {warning}")
         outcome = build.outcome
         good = not (errors or outcome.failed or outcome.interrupted)
         if good and not wishes.targets and not wishes.dry:
             gone = remove_stale(opened.services, build, opened.experiment, None if wave is None else wave.nodes)
         for error in errors:
             told.failed("", error)
+        for pattern in options.settings.unused if good and not wishes.dry else ():
+            told.note(f"--set {pattern}: no step of these had to run")
     finally:
         build.close()
         told.end()
@@ -141,7 +148,7 @@ def _targets(opened: Session, wishes: Wishes) -> list[str]:
     return resolve(opened, wishes.targets) if wishes.targets else default_targets(opened)
 
 
-def _follow(build: Build, told: Progress | Events, budget: float, yes: bool) -> Times:
+def follow(build: Build, told: Progress | Events, budget: float, yes: bool) -> Times:
     """Let what tells a build know the times that it expects, and tell a price above the budget."""
     times = Times(build.services, build)
     told.expected = times.expected
@@ -161,7 +168,16 @@ def _options(opened: Session, wishes: Wishes, targets: Sequence[str]) -> Options
         force=frozenset(force),
         discard_edits=wishes.discard_edits,
         fail_fast=wishes.fail_fast,
+        settings=_settings(opened, wishes, targets),
     )
+
+
+def _settings(opened: Session, wishes: Wishes, targets: Sequence[str]) -> Settings:
+    if not wishes.settings:
+        return Settings()
+    from labmake.cli.setting import settings_of  # which few builds need
+
+    return settings_of(opened, wishes.settings, targets)
 
 
 def available_cpus() -> int:
@@ -173,9 +189,16 @@ def available_cpus() -> int:
     return os.cpu_count() or 1
 
 
-def _bring(opened: Session, build: Build, targets: Sequence[str], wave: Wave | None) -> list[LabmakeError]:
-    """Look ahead, bring the sources, then the targets; returns errors that were found before anything ran."""
-    ahead = reachable(opened.services, targets, None if wave is None else wave.nodes)
+def bring(
+    opened: Session,
+    build: Build,
+    targets: Sequence[str],
+    make: Callable[[Sequence[str]], object],
+    among: Collection[str] | None = None,
+) -> list[LabmakeError]:
+    """Look ahead, `among` these paths alone if given, bring the sources, then `make` the targets; returns errors that
+    were found before anything ran."""
+    ahead = reachable(opened.services, targets, among)
     errors = recipe_errors(opened.services, ahead)
     if errors:
         return errors
@@ -184,7 +207,7 @@ def _bring(opened: Session, build: Build, targets: Sequence[str], wave: Wave | N
         build.bring(wanted)
         if any(isinstance(error, DataChanged) for error in build.outcome.failed.values()):
             return []
-    build.bring(targets)
+    make(targets)
     return []
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import click
 
+from labmake.cli.units import in_bytes
 from labmake.engine.jobs import failure_name
 from labmake.errors import StoreError, format_error
 from labmake.layout import Project, find_project
@@ -84,12 +85,3 @@ def _told(rubbish: Rubbish, days: float) -> list[str]:
 
 def _size(rubbish: Rubbish) -> int:
     return rubbish.size + sum(part.size for part in rubbish.parts)
-
-
-def in_bytes(size: float) -> str:
-    """A number of bytes as a person reads it: 812 B, 3.4 MB."""
-    for unit in ("B", "kB", "MB", "GB"):
-        if size < 1000:
-            return f"{size:.0f} {unit}" if unit == "B" or size >= 100 else f"{size:.1f} {unit}"
-        size /= 1000
-    return f"{size:.1f} TB"

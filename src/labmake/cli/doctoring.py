@@ -16,7 +16,7 @@ from pathlib import Path
 
 import click
 
-from labmake.cli.collecting import in_bytes
+from labmake.cli.units import in_bytes
 from labmake.errors import LabmakeError, Misuse, StoreError, printable
 from labmake.executors.resources import gpu_indices
 from labmake.executors.running import Running, is_stopped, running_steps

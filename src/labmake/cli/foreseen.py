@@ -7,8 +7,8 @@ from collections.abc import Iterator
 import click
 
 from labmake.cli.events import Events, rounded
-from labmake.cli.progress import about
 from labmake.cli.session import Session
+from labmake.cli.units import about
 from labmake.engine.build import Build
 from labmake.engine.patterns import fill
 from labmake.engine.plan import Unknown

@@ -14,9 +14,10 @@ import click
 from labmake.cli.session import Session, resolve, session
 from labmake.engine.build import Build
 from labmake.engine.outputs import touched
+from labmake.engine.questions import loaded_of
 from labmake.engine.runner import Executor
 from labmake.engine.services import Options, Services
-from labmake.engine.why import Reason, differences
+from labmake.engine.why import Reason, differences, told
 from labmake.errors import LabmakeError, Misuse, printable
 from labmake.layout import short
 from labmake.model import Action, Digest, Fact, Trace
@@ -107,7 +108,9 @@ def _check(opened: Session, build: Build, node: str) -> tuple[Fact, Action, list
 
 def _told(reason: Reason) -> str:
     if reason.kind == "code" or not (reason.old or reason.new):
-        return reason.subject
+        return f"{reason.subject} {reason.words}".rstrip()
+    if reason.kind == "environment":
+        return told(reason)
     return f"{reason.subject} {reason.old or '(nothing)'} → {reason.new or '(nothing)'}".strip()
 
 
@@ -125,7 +128,9 @@ def _accept(services: Services, node: str, fact: Fact, action: Action, accepted:
     services.keep(action.text.encode())
     old = services.blobs.trace(fact.action)
     seconds, peak, log = (old.seconds, old.peak, old.log) if old else (0.0, 0, services.keep(b""))
-    trace = Trace(action.digest, digests, seconds, peak, log, old.when if old else accepted.when)
+    loaded = services.environments.versions(loaded_of(fact))
+    when, there = old.when if old else accepted.when, {name: version for name, version in loaded.items() if version}
+    trace = Trace(action.digest, digests, seconds, peak, log, when, there, services.environments.locks)
     services.blobs.add_trace(trace, accepted=accepted)
 
 
@@ -161,7 +166,8 @@ def acceptances(services: Services, action: Digest) -> list[str]:
     """What to tell of a result that was accepted: by whom, when, why, in spite of what; back to the step that ran."""
     lines: list[str] = []
     seen: set[Digest] = set()
-    while action not in seen and (accepted := services.blobs.accepted(action)) is not None:
+    counts = services.environments.counts
+    while action not in seen and (accepted := services.blobs.accepted(action, counts)) is not None:
         seen.add(action)
         when = time.strftime("%Y-%m-%d %H:%M", time.localtime(accepted.when))
         lines.append(f"kept by {accepted.who} on {when}: {accepted.why or 'no reason given'}")

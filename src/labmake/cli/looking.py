@@ -14,7 +14,7 @@ from labmake.cli.session import Session, default_targets, resolve_one, session
 from labmake.engine.build import Build, Outcome
 from labmake.engine.jobs import failed_folder
 from labmake.engine.services import Options
-from labmake.engine.why import Reason, differences
+from labmake.engine.why import differences, told
 from labmake.errors import Edited, Misuse, format_error
 from labmake.layout import short
 
@@ -91,14 +91,7 @@ def _tell_reasons(opened: Session, build: Build, node: str, outcome: Outcome) ->
     reasons = differences(opened.services, fact, action)
     width = max((len(reason.kind) for reason in reasons), default=0)
     for reason in reasons:
-        click.echo(f"  {reason.kind.ljust(width)}  {_told(reason)}")
-
-
-def _told(reason: Reason) -> str:
-    if not reason.old and not reason.new:
-        return reason.subject
-    change = f"{reason.old or '(nothing)'} → {reason.new or '(nothing)'}"
-    return f"{reason.subject}  {change}" if reason.subject else change
+        click.echo(f"  {reason.kind.ljust(width)}  {told(reason)}")
 
 
 def run_failures(experiment: str | None) -> int:

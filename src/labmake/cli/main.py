@@ -8,9 +8,10 @@ Exit codes: 0 all well, 1 a step failed, 2 the command line or a rule cannot be,
 
 from __future__ import annotations
 
+import re
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import click
@@ -85,7 +86,30 @@ _EXPERIMENT = click.option(
 )
 
 
-@command.command()
+class _Build(click.Command):
+    """A command whose `--set` takes a pattern and all the NAME=VALUE words that follow it."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        return super().parse_args(ctx, list(_sets_joined(args)))
+
+
+def _sets_joined(args: list[str]) -> Iterator[str]:
+    """The words of a command line with each `--set` and what belongs to it as one word, its parts joined by NUL."""
+    words = list(args)
+    while words:
+        word = words.pop(0)
+        if word == "--":
+            yield from [word, *words]
+            return
+        if word == "--set" and words:
+            word = f"--set={words.pop(0)}"
+        if word.startswith("--set="):
+            while words and re.match(r"[a-z_]+=", words[0]):
+                word += f"\0{words.pop(0)}"
+        yield word
+
+
+@command.command(cls=_Build)
 @click.argument("targets", nargs=-1, shell_complete=_complete)
 @click.option("-j", "--jobs", type=click.IntRange(1), default=None, metavar="N", help="Steps at once (all processors).")
 @click.option("-n", "--dry-run", "dry", is_flag=True, help="Say what would be made, and make nothing.")
@@ -95,6 +119,14 @@ _EXPERIMENT = click.option(
 @click.option("-y", "--yes", is_flag=True, help="Answer yes to questions.")
 @click.option("-q", "--quiet", is_flag=True, help="Tell only failures and the end.")
 @click.option("--json", is_flag=True, help="Tell what happens as events on stdout, a JSON object a line.")
+@click.option(
+    "--set",
+    "settings",
+    multiple=True,
+    metavar="PATTERN NAME=VALUE…",
+    shell_complete=_complete,
+    help="What the steps of these targets book, in this build.",
+)
 @click.option("--budget", metavar="TIME", default="10m", envvar="LABMAKE_BUDGET", help="Ask before longer work (10m).")
 @_EXPERIMENT
 def build(jobs: int | None, **words: Any) -> int:
@@ -125,6 +157,22 @@ def why(target: str, experiment: str | None) -> int:
 
 
 @command.command()
+@click.argument("target", shell_complete=_complete)
+@click.option("-n", "--number", type=click.IntRange(1), default=1, metavar="N", help="How many changes to tell (1).")
+@click.option("--history", type=click.IntRange(1), default=1000, metavar="N", help="Look at N commits at most (1000).")
+@click.option("--since", default="", metavar="REV", help="Look at no commit that REV has.")
+@click.option("-o", "--output", default="", metavar="FILE", help="Where to write a figure's difference, as PNG.")
+@click.option("--json", is_flag=True, help="Tell all as one JSON object.")
+@_EXPERIMENT
+def blame(target: str, number: int, history: int, since: str, output: str, json: bool, experiment: str | None) -> int:
+    """Which commit changed TARGET's content, and what in it did: from traces, nothing is run."""
+    from labmake.cli.blaming import Asked, run_blame
+    from labmake.experiments.blame import Wishes
+
+    return run_blame(Asked(target, experiment, Wishes(number, history, since), output, json))
+
+
+@command.command()
 @_EXPERIMENT
 def failures(experiment: str | None) -> int:
     """The steps that failed when they were last run: where, how, the last lines."""
@@ -142,6 +190,49 @@ def logs(target: str, follow: bool, experiment: str | None) -> int:
     from labmake.cli.looking import run_logs
 
     return run_logs(target, experiment, follow)
+
+
+@command.command()
+@click.argument("target", shell_complete=_complete)
+@click.argument("path", required=False)
+@click.option("-f", "--follow", is_flag=True, help="Go on with what is written to PATH until the step ends.")
+@_EXPERIMENT
+def peek(target: str, path: str | None, follow: bool, experiment: str | None) -> int:
+    """What TARGET's running step has written so far: its files, or with PATH the content of one."""
+    from labmake.cli.peeking import run_peek
+
+    return run_peek(target, path, experiment, follow)
+
+
+@command.command()
+@click.argument("target", shell_complete=_complete)
+@click.option("--keep", is_flag=True, help="Keep the folder when the shell is left.")
+@_EXPERIMENT
+def shell(target: str, keep: bool, experiment: str | None) -> int:
+    """A shell in the step folder of TARGET, with its inputs, its variables, and its command in the history."""
+    from labmake.cli.shelling import run_shell
+
+    return run_shell(target, experiment, keep)
+
+
+@command.command()
+@click.argument("target", shell_complete=_complete)
+@_EXPERIMENT
+def debug(target: str, experiment: str | None) -> int:
+    """Run TARGET's step again in this terminal, with pdb where it fails; nothing is recorded."""
+    from labmake.cli.debugging import run_debug
+
+    return run_debug(target, experiment)
+
+
+@command.command("run", context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False})
+@click.argument("file", type=click.Path())
+@click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
+def run_script(file: str, arguments: tuple[str, ...]) -> None:
+    """Run FILE, a one-off script, with the project's modules, in the working directory; nothing is recorded."""
+    from labmake.cli.running import run_file
+
+    run_file(file, arguments)
 
 
 @command.command()
@@ -174,6 +265,19 @@ def watch(targets: tuple[str, ...], jobs: int | None, experiment: str | None) ->
     from labmake.cli.watching import run_watch
 
     return run_watch(Wishes(targets=targets, jobs=jobs or 0, experiment=experiment))
+
+
+@command.command()
+@click.argument("targets", nargs=-1, shell_complete=_complete)
+@click.option("-j", "--jobs", type=click.IntRange(1), default=None, metavar="N", help="Steps at once (all processors).")
+@click.option("--budget", metavar="TIME", default="10m", help="Leave out what would take longer (10m).")
+@click.option("--json", is_flag=True, help="Tell what is found as events on stdout, a JSON object a line.")
+@_EXPERIMENT
+def check(jobs: int | None, **words: Any) -> int:
+    """Run the steps of TARGETS (without any: of the last build) twice and say what differs, and why."""
+    from labmake.cli.checking import Wishes, run_check
+
+    return run_check(Wishes(jobs=jobs or 0, **words))
 
 
 @command.command()

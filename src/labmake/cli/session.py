@@ -18,7 +18,7 @@ from labmake.engine.rulebook import EXP, Match, Rulebook, RuleFile, nearest, no_
 from labmake.engine.runner import Executor
 from labmake.engine.services import Options, Reporter, Services
 from labmake.environment.code_files import CodeReader
-from labmake.environment.distributions import environment_text, root_locks
+from labmake.environment.environments import Environments
 from labmake.errors import LabmakeError, Misuse, NoRule, RuleError
 from labmake.executors.local import Local
 from labmake.executors.resources import this_machine
@@ -39,6 +39,9 @@ from labmake.store.blobs import Blobs
 from labmake.store.sharing import using
 from labmake.store.state import State
 from labmake.store.stats import StatCache
+
+SKEW = 2.0
+"""Seconds by which installed files must lie back: their file system may be another, with a clock of its own."""
 
 
 class _Memo(MutableMapping[str, Json]):
@@ -81,12 +84,13 @@ class Session:
     def build(self, options: Options, reached: Reached | None = None) -> Build:
         """A build with these options, with workers on this machine; of what a change has `reached` alone, if given."""
 
-        def workers() -> Executor:
-            state = self.project.state
-            pool = this_machine(options.jobs)
-            return Local(state / "steps", state / "store", pool, options.jobs, variables(self.project))
+        return Build(self.services, options, lambda: self.executor(options.jobs), reached)
 
-        return Build(self.services, options, workers, reached)
+    def executor(self, jobs: int, part: str = "") -> Executor:
+        """Workers on this machine, `jobs` at once; with step folders in a `part` of this process's folder for them."""
+        state = self.project.state
+        told = self.services.environments.told_to_workers()
+        return Local(state / "steps", state / "store", this_machine(jobs), jobs, variables(self.project), told, part)
 
 
 @contextmanager
@@ -104,7 +108,10 @@ def session(
         raise Misuse(
             "labmake was started inside a step",
             [("folder", os.getcwd())],
-            ["a step cannot build: name what it needs as inputs of its rule"],
+            [
+                "a step cannot build: name what it needs as inputs of its rule",
+                "leave the shell of `labmake shell` first",
+            ],
         )
     here = Path(os.path.realpath(start or Path.cwd()))
     project = find_project(here)
@@ -132,12 +139,16 @@ def _wait_for_collection() -> None:
     sys.stderr.write("waiting until labmake gc has done\n")
 
 
-def open_services(project: Project, known: Iterable[str], state: State) -> Services:
-    """The engine's rooms for a project."""
+def open_services(project: Project, known: Iterable[str], state: State, beside: Services | None = None) -> Services:
+    """The engine's rooms for a project; `beside` those of the worktree if `project` is another state of its files:
+    they share the store and what was read from files, and folders that Python is told to look in are the same ones."""
     clock = RealClock()
     stats = StatCache(state, project.root, clock)
-    blobs = Blobs(project.state / "store", state)
-    code = CodeReader(project.root, stats.digest, _Memo(state))
+    blobs = beside.blobs if beside else Blobs(project.state / "store", state)
+    memo = _Memo(beside.state if beside else state)
+    code = CodeReader(project.root, stats.digest, memo, keep=blobs.put_bytes)
+    if beside is not None:
+        code.editable = beside.code.editable
 
     looked = LookedAt()
 
@@ -146,18 +157,13 @@ def open_services(project: Project, known: Iterable[str], state: State) -> Servi
         general = book.file("").rules if name else ()
         return RuleFile(own.rules, own.groups, document_rules(project, name, (*own.rules, *_of(general, name))))
 
-    def environment() -> str:
-        return environment_text(root_locks(stats.digest))
-
-    cached: list[str] = []
-
-    def environment_once() -> str:
-        if not cached:
-            cached.append(environment())
-        return cached[0]
+    def settled(stamp: int) -> bool:
+        return stamp < stats.clock() - int(SKEW * 1e9)
 
     book = Rulebook(known, read)
-    services = Services(project, state, blobs, stats, code, book, environment_once, clock)
+    seen = looked.paths, looked.variables
+    around = Environments(str(project.root), code, stats.digest, memo, settled, variables(project), *seen)
+    services = Services(project, state, blobs, stats, code, book, around, clock)
     services.looked, services.variables = looked.paths, looked.variables
     services.began = clock.file_system_now(project.database.parent)
     return services
@@ -293,6 +299,23 @@ def resolve_one(opened: Session, word: str) -> list[str]:
         targets = [("target", short(path, experiment)) for path in found]
         raise Misuse(f"{as_shown(word)} means several targets", targets, ["give more of the path"])
     raise no_target(opened, word, inside)
+
+
+def step_of(opened: Session, target: str) -> Match:
+    """The match of the one step that makes what a word names. Raises Misuse, and what resolving it raises."""
+    paths = resolve_one(opened, target)
+    matches = {found.node: found for found in map(opened.services.rulebook.find, paths)}
+    if len(matches) > 1:
+        names = "\n".join(short(node, opened.experiment) for node in matches)
+        raise Misuse(f"{as_shown(target)} means several targets", [("targets", names)], ["name one of them"])
+    (match,) = matches.values()
+    if match.rule.address:
+        raise Misuse(
+            f"{short(match.node, match.experiment)} is a source: no step makes it",
+            [("comes from", match.rule.address), ("rule", match.rule.where)],
+            ["name a target that a step makes"],
+        )
+    return match
 
 
 def as_shown(word: str) -> str:

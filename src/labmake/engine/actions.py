@@ -16,7 +16,7 @@ from labmake.engine.inputs import Item, Shape
 from labmake.engine.patterns import fill_text
 from labmake.engine.plan import Answer
 from labmake.layout import Places
-from labmake.model import FORMAT, Action, Digest, Input, Json, Recipe, Step, canonical, digest_of
+from labmake.model import FORMAT, Action, Digest, Input, Json, Key, Recipe, Step, canonical, digest_of
 
 LONG = 64
 
@@ -52,11 +52,13 @@ def compose(
     places: Places,
     keep: Callable[[bytes], Digest],
     wrap: str = "",
+    asked: Key = "",
 ) -> Action:
     """The action of a decided step.
 
     `answers` has the answer to every item's question, `outputs` project paths by name, `code` (project path, digest,
-    identity) of the closure's files; `keep` stores a blob. Raises RuleError if two files would share a place.
+    identity) of the closure's files, of which those without an identity do not count; `keep` stores a blob.
+    Raises RuleError if two files would share a place.
     """
     lines = [f"labmake action {FORMAT}", f"recipe {_texts([recipe.kind, recipe.function, recipe.interpreter])}"]
     lines.append(f"text {canonical(recipe.text)}")
@@ -65,7 +67,7 @@ def compose(
     lines += [f"parameter {canonical(name)} {canonical(value)}" for name, value in sorted(params.items())]
     lines += [f"wildcard {canonical(name)} {canonical(value)}" for name, value in sorted(binding.items())]
     placed_code = tuple((places.place(path), digest, identity) for path, digest, identity in code)
-    lines += [f"code {canonical(place)} {identity}" for place, _, identity in sorted(placed_code)]
+    lines += [f"code {canonical(place)} {identity}" for place, _, identity in sorted(placed_code) if identity]
     lines.append(f"environment {environment}")
     inputs: list[Input] = []
     roles: dict[str, Any] = {}
@@ -92,6 +94,7 @@ def compose(
         places_out,
         roles,
         {name: shape.each for name, shape in shapes.items() if shape.each},
+        asked,
     )
 
 

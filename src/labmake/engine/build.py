@@ -8,18 +8,16 @@ go on, what still waits waits for itself: a cycle.
 from __future__ import annotations
 
 import os
-import signal
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Sequence
 from dataclasses import dataclass, field, replace
-from types import FrameType
 from typing import Any, Protocol
 
 from labmake.data.slices import split_slice
 from labmake.engine.facts import Facts
 from labmake.engine.failures import disk_error
 from labmake.engine.inputs import needed_by
-from labmake.engine.nodes import Made, Remake, Run, WouldRun, fact_text, parse_fact, visit
+from labmake.engine.nodes import Made, Remake, Run, WouldRun, fact_text, parse_fact, prepared, visit
 from labmake.engine.outputs import remove, touched
 from labmake.engine.placing import MOST, Place, place_all
 from labmake.engine.plan import Answer, Failed, Result, Unknown
@@ -27,6 +25,7 @@ from labmake.engine.questions import Hash, inside_folder, of_file, of_large_file
 from labmake.engine.rulebook import Match
 from labmake.engine.runner import Executor, Runner
 from labmake.engine.services import Options, Services
+from labmake.engine.signals import Signals
 from labmake.engine.sourcing import visit_source
 from labmake.engine.temps import Temps
 from labmake.errors import Cycle, DataChanged, LabmakeError, NoRule, NoSuchKey, StepFailed
@@ -98,7 +97,7 @@ class Build:
     ) -> None:
         self.services, self.options = services, options
         self.outcome = Outcome()
-        self._runner: Runner[Task] = Runner(services, executor, _Signals.pipe()[0])
+        self._runner: Runner[Task] = Runner(services, executor, Signals.pipe()[0])
         self._reached = reached
         self.dropped: list[str] = []
         """Targets that their nodes no longer have, each with a fact of its own until it is removed."""
@@ -122,7 +121,7 @@ class Build:
         """Bring keys up to date; returns their results in order. Everything that succeeded is recorded."""
         wanted = list(keys)
         try:
-            with _Signals(self._interrupt):
+            with Signals(self._interrupt):
                 for _ in range(PASSES):
                     for key in wanted:
                         self._ask_for(key)
@@ -134,6 +133,20 @@ class Build:
             self._commit()
         unknown = Unknown("an interrupted build")
         return [self.services.answers.get(key) or self._late_answer(key) or unknown for key in wanted]
+
+    def prepare(self, target: str) -> Run | None:
+        """What would run for a target, when what it needs is made; of itself nothing runs. None if that cannot be: why
+        is told as any failure, and in the outcome."""
+        match = self.services.rulebook.find(target)
+        key = f"!{match.node}"
+        self._add(key, prepared(self.services, match))
+        try:
+            with Signals(self._interrupt):
+                self._loop()
+        finally:
+            self._commit()
+        result: object = self.services.answers.get(key)
+        return result if isinstance(result, Run) else None
 
     def _look_again(self) -> None:
         """A temporary target that was made again came out differently, and what was fresh by its old content is not."""
@@ -150,7 +163,7 @@ class Build:
 
     def close(self) -> None:
         """End the workers. An interrupt that comes now comes too late: their folders would be left behind."""
-        with _Signals(lambda: None):
+        with Signals(lambda: None):
             self._runner.close()
 
     def fact(self, node: str) -> Fact | None:
@@ -227,6 +240,8 @@ class Build:
         return True
 
     def _visit(self, match: Match, content: bool = False) -> Generator[Any, Any, Any]:
+        if self.options.recall is not None:
+            return self.options.recall(self.services, match)
         fact = self.fact(match.node)
         if match.rule.address:
             return visit_source(self.services, self.options, match, fact)
@@ -415,7 +430,8 @@ class Build:
             if result.how == "fresh" and node in self._hows:
                 result = replace(result, how=self._hows[node])
             self.outcome.made[node] = result
-            self.services.state.drop_failures([node])
+            if self.options.recall is None:
+                self.services.state.drop_failures([node])
             text = fact_text(result.fact)
             before = self._facts.get(node)
             if before != text:
@@ -530,7 +546,9 @@ class Build:
             self._done(task, self._failed_here(task.key, refusal))
 
     def _interrupt(self) -> None:
-        """The first signal stops starting, the second stops what runs."""
+        """The first signal stops starting, the second stops what runs. A build that only recalls ends at once."""
+        if self.options.recall is not None:
+            raise KeyboardInterrupt
         self._signals += 1
         self._stopping = self.outcome.interrupted = True
         if self._signals == 1:
@@ -555,39 +573,3 @@ class Build:
 def is_missing(result: object) -> bool:
     """Whether a result says that a target does not exist: no rule, no such file or no such key."""
     return isinstance(result, Failed) and isinstance(result.error, (NoRule, NoSuchKey))
-
-
-class _Signals:
-    """While it is entered, SIGINT and SIGTERM call `act`, and wake a select on `pipe()[0]`."""
-
-    _pipe: tuple[int, int] | None = None
-
-    def __init__(self, act: Callable[[], None]) -> None:
-        self.act = act
-        self.before: dict[int, Any] = {}
-
-    @classmethod
-    def pipe(cls) -> tuple[int, int]:
-        """The pipe that a signal writes to, made once: (to read from, to write to)."""
-        if cls._pipe is None:
-            cls._pipe = os.pipe()
-            for end in cls._pipe:
-                os.set_blocking(end, False)
-        return cls._pipe
-
-    def __enter__(self) -> None:
-        try:
-            for number in (signal.SIGINT, signal.SIGTERM):
-                self.before[number] = signal.signal(number, self._handle)
-            signal.set_wakeup_fd(_Signals.pipe()[1], warn_on_full_buffer=False)
-        except ValueError:
-            pass  # not the main thread: signals are another's business
-
-    def _handle(self, number: int, frame: FrameType | None) -> None:
-        self.act()
-
-    def __exit__(self, *_: object) -> None:
-        if self.before:
-            signal.set_wakeup_fd(-1)
-        for number, handler in self.before.items():
-            signal.signal(number, handler)

@@ -16,7 +16,8 @@ from labmake.engine.plan import amount, duration
 from labmake.engine.rulebook import Match
 from labmake.engine.services import Services
 from labmake.errors import RuleError, Where
-from labmake.executors.process import PYSTEP, TABLE
+from labmake.executors.launch import TABLE
+from labmake.executors.process import PYSTEP
 from labmake.executors.resources import Request
 from labmake.layout import Project
 from labmake.model import Action, Digest, Input, Recipe
@@ -37,9 +38,15 @@ LINKED = 1 << 20
 
 
 def job(
-    services: Services, match: Match, action: Action, options: Mapping[str, Any], supersede: bool
+    services: Services,
+    match: Match,
+    action: Action,
+    options: Mapping[str, Any],
+    supersede: bool,
+    names: Sequence[str] | None,
 ) -> dict[str, Any]:
-    """The job of an action, as JSON (see executors.worker)."""
+    """The job of an action, as JSON (see executors.worker). `names` are the distributions in its environment, None if
+    others that it imports do not count."""
     inputs = [told for one in action.inputs for told in _input(services, one)]
     places = {action.outputs[name]: services.absolute(path) for name, path in match.outputs.items()}
     lists = _lists(action, match.rule.where)
@@ -66,6 +73,8 @@ def job(
         "step": _step(action, match.binding, str(services.project.root)) if action.recipe.kind != "sh" else None,
         "lists": lists,
         "batch": _batch(action, options, match, command, own_seed),
+        "static": None if names is None else list(names),
+        "locks": services.environments.locks,
         "env": {"LABMAKE_SEED": own_seed, **secrets},
         "secrets": [value for value in secrets.values() if value],
         "failed": failed_folder(services, match.node),

@@ -14,7 +14,7 @@ from __future__ import annotations
 import json
 import zlib
 from collections.abc import Generator, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import field, replace
 from typing import Any
 
 from labmake.engine import inputs as asking
@@ -26,7 +26,7 @@ from labmake.engine.inputs import Group, NotAnswered
 from labmake.engine.jobs import check_holes, job, request
 from labmake.engine.placing import Place
 from labmake.engine.plan import AfterRun, Answer, Context, Failed, ReadFailed, Result, Unknown, replay
-from labmake.engine.questions import code_closure, content
+from labmake.engine.questions import code_closure, content, environment_of, installed_key
 from labmake.engine.rulebook import Match
 from labmake.engine.services import Options, Services
 from labmake.engine.temps import gone
@@ -48,6 +48,8 @@ class Run:
     job: dict[str, Any]
     request: Request
     why: str
+    options: Mapping[str, Any] = field(default_factory=dict)
+    """The step's own, for who judges what it makes; not told to a worker."""
 
 
 @frozen
@@ -88,6 +90,8 @@ class Decided:
     options: Mapping[str, Any]
     snapshot: Digest
     """Of the list of the code files' places and digests: the code as it was, for `labmake why`."""
+    names: tuple[str, ...] | None
+    """The distributions in its environment; None if others that it imports do not count."""
 
 
 Asking = Generator[Sequence[Key] | Run | Remake | Place, Any, Any]
@@ -96,8 +100,40 @@ Asking = Generator[Sequence[Key] | Run | Remake | Place, Any, Any]
 def visit(services: Services, options: Options, match: Match, fact: Fact | None, content: bool = False) -> Asking:
     """Bring a node up to date; returns Made, Failed, Unknown or WouldRun. Of a temporary node its digests are enough,
     unless its `content` is wanted."""
+    return (yield from answered(match, _visit(services, options, match, fact, content)))
+
+
+def prepared(services: Services, match: Match) -> Asking:
+    """What would run for a node once what it needs is made: a Run for a person, not for a worker; Failed or Unknown."""
+    return (yield from answered(match, _prepared(services, match)))
+
+
+def _prepared(services: Services, match: Match) -> Asking:
+    for _ in range(TRIES):
+        decided: Decided = yield from decide(services, match)
+        if (yield from _content_is_there(services, decided)):
+            order = {**job(services, match, decided.action, decided.options, False, decided.names), "anew": False}
+            services.actions[match.node] = decided.action
+            return Run(order, request(decided.options), "", decided.options)
+    name = short(match.node, match.experiment)
+    raise LabmakeError(f"a temporary input of {name} comes out differently each time", [("tries", TRIES)])
+
+
+def _content_is_there(services: Services, decided: Decided) -> Generator[Remake, Sequence[Result], bool]:
+    """Have the content of temporary inputs made again; False if it then is another one than was asked for."""
+    absent = gone(services, decided.groups)
+    if not absent:
+        return True
+    for result in (yield Remake(absent)):
+        if isinstance(result, Failed):
+            raise NotAnswered(result)
+    return not gone(services, decided.groups)
+
+
+def answered(match: Match, asking_on: Asking) -> Asking:
+    """The result of a node's generator; of one that a failed or unknown answer ended, that answer."""
     try:
-        return (yield from _visit(services, options, match, fact, content))
+        return (yield from asking_on)
     except NotAnswered as missing:
         if isinstance(missing.result, Failed):
             asking.needed_by(missing.result.error, short(match.node, match.experiment), match.rule.where)
@@ -159,6 +195,8 @@ def describe(key: Key) -> str:
     if word == "code":
         kind, what, function, *_ = json.loads(rest)
         return "code of its command" if kind == "sh" else f"code of {what}{':' + function if function else ''}"
+    if word == "installed":
+        return " or ".join(json.loads(rest))
     names = {
         "environment": "the environment",
         "keys": f"the keys of {rest}",
@@ -211,7 +249,8 @@ def decide(services: Services, match: Match) -> Asking:
         if batched and match.rule.step is None:
             check_batch(step, recipe, match.rule.outputs, match.binding)
         code = code_key(step, recipe, match)
-        extra = [code] if step.options.get("environment") == "none" else [code, "?environment"]
+        around = environment_key(services, step, code, match)
+        extra = [code, around] if around else [code]
         services.undecided.discard(match.node)
         keys = list(dict.fromkeys([*(item.question for shape in shapes.values() for item in shape.items), *extra]))
         answers = dict(zip(keys, (yield from asking.ask(keys, groups)), strict=True))
@@ -231,17 +270,19 @@ def decide(services: Services, match: Match) -> Asking:
             answers=answers,
             outputs=match.outputs,
             code=tuple((f.path, f.digest, f.identity) for f in closure.files),
-            environment=answers["?environment"].digest if "?environment" in answers else "none",
+            environment=answers[around].digest if around else "none",
             places=places_of,
             keep=services.keep,
             wrap=step.options.get("wrap", ""),
+            asked=code[6:],
         )
     except FileChanged as changed:
         raise LabmakeError(f"a file changed while it was read: {changed}", [], ["build again"], where) from None
     except LabmakeError as error:
         error.where = error.where or where
         raise
-    return Decided(action, tuple(groups), step.options, _snapshot(services, action))
+    names = environment_of(services, around[13:]).names if around else None
+    return Decided(action, tuple(groups), step.options, _snapshot(services, action), names)
 
 
 def _snapshot(services: Services, action: Action) -> Digest:
@@ -269,9 +310,24 @@ def _plan(services: Services, match: Match, groups: list[Group]) -> Asking:
 
 
 def code_key(step: Step, recipe: Recipe, match: Match) -> Key:
-    """The question for the code of a step with its recipe as bound."""
+    """The question for the code of a step with its recipe as bound: a JSON list of kind, file or command, function,
+    experiment, extra patterns, interpreter, and "pickled" if labmake may unpickle an input for a function."""
     extra = list(step.options.get("code", ()))
-    return f"?code {canonical([recipe.kind, recipe.text, recipe.function, match.rule.home, extra, recipe.interpreter])}"
+    asked = [recipe.kind, recipe.text, recipe.function, match.rule.home, extra, recipe.interpreter]
+    pickled = recipe.kind == "function" and any(".pkl" in str(spec) for spec in step.inputs.values())
+    return f"?code {canonical([*asked, *(['pickled'] * pickled)])}"
+
+
+def environment_key(services: Services, step: Step, code: Key, match: Match) -> Key:
+    """The question for the environment of a step whose code `code` asks for; "" if none counts. Raises RuleError."""
+    wanted = step.options.get("environment")
+    if wanted is None:
+        return f"?environment {code[6:]}"
+    if isinstance(wanted, str):
+        return "" if wanted == "none" else "?environment all"
+    files = [services.code.find_file(file, match.rule.home, f"environment=[{file!r}]") for file in wanted]
+    places_of = Places(match.experiment)
+    return f"?environment files {canonical({places_of.place(file): file for file in files})}"
 
 
 def _from_store_or_run(
@@ -291,30 +347,28 @@ def _from_store_or_run(
         before = services.ran.get(action.digest)  # by another node of the same action
         # An action that is not seen yet is looked for again under its lease, if others have added something since.
         looked = services.blobs.generation
-        trace = None if supersedes and before is None else services.blobs.trace(action.digest, look=options.dry)
+        counts = services.environments.counts
+        trace = None if supersedes and before is None else services.blobs.trace(action.digest, options.dry, counts)
         if trace is not None:
             made = yield from _restore(services, options, match, fact, decided, trace)
             if made is None and match.rule.options.get("temp") and not content:
                 made = _without_content(services, match, decided, trace)
             if made is not None:
                 return made
-        absent = gone(services, decided.groups)
-        if absent:
-            for result in (yield Remake(absent)):
-                if isinstance(result, Failed):
-                    raise NotAnswered(result)
-        if gone(services, decided.groups) and not options.dry:
-            return None  # it came out differently
+        there = yield from _content_is_there(services, decided)
+        if not there and not options.dry:
+            return None
         for path in match.outputs.values():
             places.protect(services, path, None, fact, options.discard_edits and not options.dry)
         if options.dry:
             return WouldRun("run", reason or "its action changed")
         for path in match.outputs.values():
             places.make_way(services, path, fact)
-        wanted = request(decided.options)
+        granted = options.settings.over(decided.options, match)
+        wanted = request(granted)
         # Who forces a step wants it from the beginning, but its second attempt goes on from the first one's checkpoint.
         about = {"seconds": wanted.seconds, "looked": looked, "anew": forced and not tried}
-        order = {**job(services, match, action, decided.options, supersedes), **about}
+        order = {**job(services, match, action, decided.options, supersedes, decided.names), **about}
         if before is not None and not before["ok"]:
             raise step_error(services, match, action, order, before)
         answer = yield Run(order, wanted, reason or "its action changed")
@@ -328,7 +382,7 @@ def _from_store_or_run(
             return None
         tried += 1
         passing = may_pass(answer)
-        if passing and tried <= decided.options.get("retries", 0):
+        if passing and tried <= granted.get("retries", 0):
             name = short(match.node, match.experiment)
             services.reporter.note(f"again     {name}: attempt {tried} failed, {passing}")
             continue
@@ -358,7 +412,7 @@ def _restore(
     how = "fresh" if fact is not None and all(fact.outputs.get(p) == v for p, v in placed.items()) else "restored"
     if how == "restored":
         services.reporter.restored(match.node)
-    return Made(wanted, how, _fact(match, decided, placed))
+    return Made(wanted, how, _fact(match, decided, placed, trace.loaded))
 
 
 def _without_content(services: Services, match: Match, decided: Decided, trace: Trace) -> Made | None:
@@ -367,7 +421,7 @@ def _without_content(services: Services, match: Match, decided: Decided, trace: 
         return None
     absent: dict[str, places.Placed] = {path: (trace.outputs[name], None) for name, path in match.outputs.items()}
     wanted = {path: digest for path, (digest, _) in absent.items()}
-    return Made(wanted, "fresh", _fact(match, decided, absent))
+    return Made(wanted, "fresh", _fact(match, decided, absent, trace.loaded))
 
 
 def _record(services: Services, options: Options, match: Match, decided: Decided, answer: dict[str, Any]) -> Made:
@@ -382,11 +436,12 @@ def _record(services: Services, options: Options, match: Match, decided: Decided
             known = {k: tuple(v) for k, v in stats.items()} if isinstance(stats, dict) else tuple(stats)
             placed[path] = digest, known
     outputs = {path: digest for path, (digest, _) in placed.items()}
-    return Made(outputs, "ran", _fact(match, decided, placed))
+    return Made(outputs, "ran", _fact(match, decided, placed, answer["loaded"]))
 
 
-def _fact(match: Match, decided: Decided, placed: Mapping[str, places.Placed]) -> Fact:
-    return Fact(match.node, match.rule.digest, decided.groups, decided.action.digest, dict(placed), decided.snapshot)
+def _fact(match: Match, decided: Decided, placed: Mapping[str, places.Placed], loaded: Mapping[str, str]) -> Fact:
+    groups = (*decided.groups, (installed_key(loaded),)) if loaded else decided.groups
+    return Fact(match.node, match.rule.digest, groups, decided.action.digest, dict(placed), decided.snapshot)
 
 
 _FACT = json.JSONEncoder(separators=(",", ":")).encode

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fnmatch
 import re
 from collections.abc import Mapping
 from functools import lru_cache
@@ -118,3 +119,13 @@ def match(pattern: str, path: str) -> Matched | None:
     if any(not value or "/" in value for value in binding.values()):
         return None
     return Matched(binding, inside)
+
+
+def glob_expression(pattern: str) -> str:
+    """A glob as an expression: `*` and `?` match within a name, `**/` any folders, `[…]` one character."""
+    pieces = re.split(r"(\*\*/|\*\*|\*|\?|\[[^\]]+\])", pattern)
+    table = {"**/": "(?:[^/]+/)*", "**": ".*", "*": "[^/]*", "?": "[^/]"}
+    return "".join(
+        table.get(p) or (fnmatch.translate(p)[4:-3] if p.startswith("[") and p.endswith("]") else re.escape(p))
+        for p in pieces
+    )

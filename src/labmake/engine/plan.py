@@ -358,6 +358,17 @@ def duration(value: object) -> float:
     return sum(float(number) * _SECONDS[unit] for number, unit in pieces)
 
 
+def _are_files(value: object) -> bool:
+    named = isinstance(value, (list, tuple)) and all(isinstance(item, str) and item.strip() for item in value)
+    return named and bool(value)
+
+
+def _is_comparison(value: object) -> bool:
+    from labmake.engine.compare import parse_comparison  # of use to few rules
+
+    return bool(parse_comparison(value))
+
+
 def check_option(name: str, value: object) -> None:
     """Raises ValueError unless `value` is what the reserved word `name` takes."""
     texts = isinstance(value, (list, tuple)) and all(isinstance(item, str) for item in value)
@@ -370,11 +381,12 @@ def check_option(name: str, value: object) -> None:
         "retries": lambda: isinstance(value, int) and not isinstance(value, bool) and value >= 0,
         "code": lambda: texts,
         "secrets": lambda: texts,
-        "environment": lambda: value in ("all", "none"),
+        "environment": lambda: value in ("all", "none") or _are_files(value),
         "wrap": lambda: isinstance(value, str) and bool(value),
         "checkpoint": lambda: isinstance(value, bool),
         "cache": lambda: isinstance(value, bool),
         "temp": lambda: isinstance(value, bool),
+        "compare": lambda: _is_comparison(value),
         "default": lambda: isinstance(value, bool),
         "description": lambda: isinstance(value, str),
     }

@@ -9,7 +9,7 @@ from labmake.engine.build import Build
 from labmake.engine.nodes import Run
 from labmake.engine.services import Services
 from labmake.engine.times import Times
-from labmake.engine.why import Reason, differences
+from labmake.engine.why import Reason, differences, told
 from labmake.errors import Where, printable
 from labmake.frozen import frozen
 
@@ -68,7 +68,7 @@ def in_words(reason: Reason, where: Where) -> str:
         return "they were " + subject
     if reason.kind in ("recipe", "text"):
         return f"the recipe at {where} changed"
-    if reason.kind == "environment" and not subject:
-        return "the environment changed"
+    if reason.kind == "environment":
+        return printable(told(reason)) if subject else "the environment changed"
     old, new = (printable(value)[:40] or "nothing" for value in (reason.old, reason.new))
     return f"{subject or reason.kind} changed from {old} to {new}"

@@ -6,24 +6,24 @@ what dependents compare, so a question is as narrow as its use: `?keys` of a fil
 
 from __future__ import annotations
 
-import fnmatch
 import json
 import os
 import re
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from typing import Any
 
 from labmake.data import slices
 from labmake.engine.outputs import read_target
-from labmake.engine.patterns import compiled, match, parse, wildcards
+from labmake.engine.patterns import compiled, glob_expression, match, parse, wildcards
 from labmake.engine.plan import Answer, Failed, Result, Unknown
 from labmake.engine.rulebook import nearest
 from labmake.engine.services import Services
 from labmake.environment.code_files import Closure, by_bytes
+from labmake.environment.environments import Environment
 from labmake.errors import NoRule, RuleError, StoreError
 from labmake.frozen import frozen
 from labmake.layout import GENERATED, experiment_of, short
-from labmake.model import Digest, Key, canonical, digest_of
+from labmake.model import Digest, Fact, Key, canonical, digest_of
 from labmake.store.digest import Entry, parse_manifest, render_manifest, scan_folder
 
 Asking = Generator[Sequence[Key], Sequence[Result], Result]
@@ -89,17 +89,53 @@ def _env(services: Services, name: str) -> Asking:
     return of_json(services.variables[name])
 
 
-def _environment(services: Services, _: str) -> Asking:
+def _environment(services: Services, text: str) -> Asking:
+    """`text` is `all`, `files` and a JSON object (place → project file), or that of a question for code."""
+    if text.startswith("["):
+        (code,) = yield [f"?code {text}"]
+        if not isinstance(code, Answer):
+            return code
+    return Answer(services.keep(environment_of(services, text).text.encode()))
+
+
+def environment_of(services: Services, text: str) -> Environment:
+    """The environment that a question asks for."""
+    found = services.surroundings.get(text)
+    if found is None:
+        if text in ("all", ""):  # facts of the first builds asked without a word
+            found = services.environments.everything()
+        elif text.startswith("files "):
+            found = services.environments.of_files(json.loads(text[6:]))
+        else:
+            found = services.environments.of_step(json.loads(text), code_closure(services, text))
+        services.surroundings[text] = found
+    return found
+
+
+def installed_key(loaded: Mapping[str, str]) -> tuple[Key, str]:
+    """The question whether distributions (name → version) are installed in these versions, and the answer for yes."""
+    text = canonical(dict(loaded))
+    return f"?installed {text}", digest_of(text.encode())
+
+
+def loaded_of(fact: Fact) -> dict[str, str]:
+    """The distributions that a fact has in the versions that its step imported, beyond its environment."""
+    keys = (key for group in fact.groups for key, _ in group if key.startswith("?installed "))
+    return {name: version for key in keys for name, version in json.loads(key.partition(" ")[2]).items()}
+
+
+def _installed(services: Services, text: str) -> Asking:
+    """`text` is a JSON object, distribution → version."""
     yield from ()
-    return Answer(services.keep(services.environment().encode()))
+    return Answer(digest_of(canonical(services.environments.versions(json.loads(text))).encode()))
 
 
 def _code(services: Services, text: str) -> Asking:
-    """`text` is the JSON list [kind, file or command, function, experiment, extra patterns]."""
+    """`text` is the JSON list that nodes.code_key makes."""
     yield from ()
     closure = code_closure(services, text)
     by_bytes = text.startswith('["plan"')  # a plan may be anywhere in its file, and replaying it is cheap
-    lines = [f"{f.path} {f.digest if by_bytes else f.identity}" for f in closure.files]
+    lines = [f"{f.path} {f.digest if by_bytes else f.identity}" for f in closure.files if by_bytes or f.identity]
     return Answer(digest_of("\n".join(lines).encode()))
 
 
@@ -111,7 +147,7 @@ def code_closure(services: Services, text: str) -> Closure:
 
 
 def _code_closure(services: Services, text: str) -> Closure:
-    kind, what, function, experiment, extra, interpreter = json.loads(text)
+    kind, what, function, experiment, extra, interpreter, *pickled = json.loads(text)
     code = services.code
     if kind == "document":
         closure = Closure(())
@@ -133,6 +169,8 @@ def _code_closure(services: Services, text: str) -> Closure:
                     [("file", file), ("has", ", ".join(code.functions(file)[:12]) or "none")],
                     ["correct the name in py(…), or define the function"],
                 )
+            if function:
+                closure = code.function(file, experiment, function, bool(pickled))
     if extra:
         more = code.extra(extra, experiment)
         files = {file.path: file for file in (*closure.files, *more.files)}
@@ -171,18 +209,8 @@ def _glob(services: Services, pattern: str) -> Asking:
     paths = yield from _files_below(services, pattern, "glob()")
     if isinstance(paths, Failed | Unknown):
         return paths
-    expression = re.compile(_glob_expression(pattern))
+    expression = re.compile(glob_expression(pattern))
     return of_json(sorted(path for path in paths if expression.fullmatch(path)))
-
-
-def _glob_expression(pattern: str) -> str:
-    """`*` and `?` match within a name, `**/` any folders, `[…]` one character."""
-    pieces = re.split(r"(\*\*/|\*\*|\*|\?|\[[^\]]+\])", pattern)
-    table = {"**/": "(?:[^/]+/)*", "**": ".*", "*": "[^/]*", "?": "[^/]"}
-    return "".join(
-        table.get(p) or (fnmatch.translate(p)[4:-3] if p.startswith("[") and p.endswith("]") else re.escape(p))
-        for p in pieces
-    )
 
 
 def _files_below(
@@ -343,6 +371,7 @@ _ANSWERS = {
     "try": _try,
     "env": _env,
     "environment": _environment,
+    "installed": _installed,
     "code": _code,
     "list": _list,
     "find": _find,

@@ -109,6 +109,7 @@ class Runner(Generic[T]):
     def _grant(self, job: Job) -> bool:
         """Whether a job may start now: nobody runs its action, and since it was looked up nobody has."""
         action = job["action"]
+        self._services.environments.check()
         if not self._leases.take(action):
             self._elsewhere[action] = job["id"], time.monotonic()
             self._leases.when_free(action, self._tell)
@@ -116,7 +117,8 @@ class Runner(Generic[T]):
         if not job["supersede"]:
             blobs = self._services.blobs
             blobs.refresh()
-            trace = blobs.trace(action, look=False) if blobs.generation != job["looked"] else None
+            counts = self._services.environments.counts
+            trace = blobs.trace(action, False, counts) if blobs.generation != job["looked"] else None
             # Of a trace whose bytes are lost nobody can restore anything: its step has to run.
             if trace is not None and all(map(blobs.has, trace.outputs.values())):
                 self._leases.give_back(action)

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
 from labmake.engine.plan import Answer, Result
 from labmake.engine.rulebook import Rulebook
+from labmake.engine.settings import Settings
 from labmake.environment.code_files import Closure, CodeReader
+from labmake.environment.environments import Environment, Environments
 from labmake.errors import LabmakeError
 from labmake.frozen import frozen
 from labmake.layout import Project
@@ -62,13 +64,17 @@ class Silent:
 @frozen
 class Options:
     """How to build: `jobs` steps at once, `dry` decides and runs nothing, `force` reruns these nodes' own steps,
-    `discard_edits` gives up edited outputs (they are set aside), `fail_fast` stops at the first failure."""
+    `discard_edits` gives up edited outputs (they are set aside), `fail_fast` stops at the first failure, `settings` are
+    put over the resources that rules ask for, `recall` answers for a node, given its match, from what the store
+    remembers, whatever lies in the worktree."""
 
     jobs: int = 1
     dry: bool = False
     force: frozenset[str] = frozenset()
     discard_edits: bool = False
     fail_fast: bool = False
+    settings: Settings = field(default_factory=Settings)
+    recall: Callable[[Services, Any], Generator[Any, Any, Any]] | None = None
 
 
 @dataclass
@@ -81,7 +87,7 @@ class Services:
     stats: StatCache
     code: CodeReader
     rulebook: Rulebook
-    environment: Callable[[], str]
+    environments: Environments
     clock: Clock
     reporter: Reporter = field(default_factory=Silent)
     slices: dict[Digest, dict[str, bytes]] = field(default_factory=dict)
@@ -97,6 +103,8 @@ class Services:
     """Nodes that may still ask for anything; kept only if there are temporary targets."""
     closures: dict[Key, Closure] = field(default_factory=dict)
     """The code that was asked for in this build, by its question."""
+    surroundings: dict[str, Environment] = field(default_factory=dict)
+    """The environments that were asked for in this build, by their questions."""
     snapshots: dict[tuple[tuple[str, Digest], ...], Digest] = field(default_factory=dict)
     """The lists of code files that were kept in this build."""
     folders: set[str] = field(default_factory=set)

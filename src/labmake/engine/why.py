@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-import json
+from collections.abc import Callable, Mapping
 
+from labmake.engine.actiontext import lines_of
+from labmake.engine.questions import loaded_of
 from labmake.engine.services import Services
+from labmake.engine.why_code import code_changes
 from labmake.errors import StoreError
 from labmake.frozen import frozen
 from labmake.model import Action, Digest, Fact
@@ -15,12 +18,14 @@ SHOWN = 12
 
 @frozen
 class Reason:
-    """`kind` (input, code, parameter, environment, …), what it is about, its old and its new value ("" for none)."""
+    """`kind` (input, code, parameter, environment, …), what it is about, its old and its new value ("" for none), and
+    what happened in words where values would say nothing."""
 
     kind: str
     subject: str
     old: str = ""
     new: str = ""
+    words: str = ""
 
 
 def differences(services: Services, fact: Fact, action: Action) -> list[Reason]:
@@ -29,55 +34,61 @@ def differences(services: Services, fact: Fact, action: Action) -> list[Reason]:
     Without the old action's text (the store was emptied) one reason says so.
     """
     if fact.action == action.digest:
-        return []
+        return _found_in_the_run(services, fact)
+
+    def code(place: str, old: str, new: str) -> list[Reason]:
+        changes = code_changes(services, fact, action, place, old, new)
+        return [Reason("code", at, *(("", "") if what else (old[:SHOWN], new[:SHOWN])), what) for at, what in changes]
+
     try:
-        before = _lines(services.blobs.read(fact.action).decode())
+        before = services.blobs.read(fact.action).decode()
+        reasons = compare(services, before, action.text, code)
     except (StoreError, ValueError):
         return [Reason("action", "made by an action that the store no longer has")]
-    after = _lines(action.text)
+    return [*reasons, *(one for one in _found_in_the_run(services, fact) if one not in reasons)]
+
+
+Code = Callable[[str, str, str], list[Reason]]
+"""What to tell of a code file that changed: by its place, its old and its new identity."""
+
+
+def compare(services: Services, before: str, after: str, code: Code) -> list[Reason]:
+    """How the texts of two actions differ.
+
+    Raises ValueError if one is no action's text.
+    """
+    old, new = lines_of(before), lines_of(after)
     reasons: list[Reason] = []
-    for key in dict.fromkeys([*before, *after]):
-        old, new = before.get(key, ""), after.get(key, "")
-        if old != new:
-            reasons += _reasons(services, fact, action, key, old, new)
+    for key in dict.fromkeys([*old, *new]):
+        if old.get(key, "") != new.get(key, ""):
+            reasons += _reasons(services, code, key, old.get(key, ""), new.get(key, ""))
     return reasons
 
 
-def _lines(text: str) -> dict[tuple[str, str], str]:
-    """An action's text as (word, subject) → value."""
-    found: dict[tuple[str, str], str] = {}
-    decoder = json.JSONDecoder()
-    for line in text.splitlines()[1:]:
-        word, _, rest = line.partition(" ")
-        subject, value = "", rest
-        if word in ("parameter", "wildcard", "code", "output"):
-            subject, end = decoder.raw_decode(rest)
-            value = rest[end:].strip()
-        elif word == "input":
-            name, end = decoder.raw_decode(rest)
-            _, length = decoder.raw_decode(rest[end:].lstrip())
-            value = rest[end:].lstrip()[length:].strip()
-            subject, value = _input(name, value)
-        found[word, str(subject)] = value
-    return found
+def _found_in_the_run(services: Services, fact: Fact) -> list[Reason]:
+    """The distributions that a step imported, though its code does not name them, and that are others now."""
+    before = loaded_of(fact)
+    return versions(before, services.environments.versions(before))
 
 
-def _input(name: str, value: str) -> tuple[str, str]:
-    """`["3"] "data/fits/3.json" <digest>` or `10000 items <digest>` as subject and digest."""
-    head, _, digest = value.rpartition(" ")
-    if head.endswith("items"):
-        return f"{name} (a list)", f"{head}, {digest}"
-    decoder = json.JSONDecoder()
-    _, end = decoder.raw_decode(head)
-    return f"{name}: {json.loads(head[end:].strip())}", digest
+def told(reason: Reason) -> str:
+    """What a reason is about and how it changed, in one line: `numpy 2.1.0 → 2.1.1`, `ruff 0.6 installed`."""
+    if reason.kind == "environment" and reason.subject:
+        if reason.old and reason.new:
+            return f"{reason.subject} {reason.old} → {reason.new}"
+        return f"{reason.subject} {reason.new} installed" if reason.new else f"{reason.subject} {reason.old} removed"
+    if not reason.old and not reason.new:
+        return f"{reason.subject} {reason.words}".rstrip()
+    change = f"{reason.old or '(nothing)'} → {reason.new or '(nothing)'}"
+    return f"{reason.subject}  {change}" if reason.subject else change
 
 
-def _reasons(services: Services, fact: Fact, action: Action, key: tuple[str, str], old: str, new: str) -> list[Reason]:
+def _reasons(services: Services, code: Code, key: tuple[str, str], old: str, new: str) -> list[Reason]:
     word, subject = key
     if word == "environment":
         return _environment(services, old, new)
     if word == "code":
-        return [Reason("code", _changed_line(services, fact, action, subject), old[:SHOWN], new[:SHOWN])]
+        return code(subject, old, new)
     if word == "input" and not old.endswith("items"):
         return [Reason("input", subject, _short(old), _short(new))]
     return [Reason(word, subject, old, new)]
@@ -93,38 +104,20 @@ def _environment(services: Services, old: Digest, new: Digest) -> list[Reason]:
         before, after = (_words(services.blobs.read(digest).decode()) for digest in (old, new))
     except (StoreError, ValueError):
         return [Reason("environment", "", _short(old), _short(new))]
-    return [
-        Reason("environment", name, before.get(name, "not there"), after.get(name, "not there"))
-        for name in sorted({*before, *after})
-        if before.get(name) != after.get(name)
-    ]
+    return versions(before, after)
+
+
+def versions(before: Mapping[str, str], after: Mapping[str, str]) -> list[Reason]:
+    """What differs between two states of software, "" being not there; a hash is told only if nothing else differs."""
+    reasons = []
+    for name in sorted({*before, *after}):
+        old, new = before.get(name, ""), after.get(name, "")
+        if old == new:
+            continue
+        plain = old.partition(" (")[0], new.partition(" (")[0]
+        reasons.append(Reason("environment", name, *(plain if plain[0] != plain[1] else (old, new))))
+    return reasons
 
 
 def _words(text: str) -> dict[str, str]:
     return {name: value for name, _, value in (line.partition(" ") for line in text.splitlines())}
-
-
-def _changed_line(services: Services, fact: Fact, action: Action, place: str) -> str:
-    """`file:line` of the first line of a code file that changed; the file alone if its old text is gone."""
-    import difflib  # of use to few commands
-
-    old = _snapshot(services, fact).get(place)
-    new = dict(action.code).get(place)
-    if old is None or new is None:
-        return place
-    try:
-        before, after = (services.blobs.read(digest).decode(errors="replace").splitlines() for digest in (old, new))
-    except StoreError:
-        return place
-    for tag, _, _, start, _ in difflib.SequenceMatcher(None, before, after, autojunk=False).get_opcodes():
-        if tag != "equal":
-            return f"{place}:{start + 1}"
-    return place
-
-
-def _snapshot(services: Services, fact: Fact) -> dict[str, Digest]:
-    try:
-        text = services.blobs.read(fact.snapshot).decode()
-        return dict(json.loads(line) for line in text.splitlines())
-    except (StoreError, ValueError):
-        return {}

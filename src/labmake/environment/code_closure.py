@@ -12,7 +12,10 @@ from labmake.model import Digest, Json, digest_of
 
 @frozen
 class CodeFile:
-    """A file of a closure: project path, digest of its bytes, and the digest of what in it may change a result."""
+    """A file of a closure: project path, digest of its bytes, and the digest of what in it may change a result.
+
+    The identity is "" if nothing in it can: it is there to be imported.
+    """
 
     path: str
     digest: Digest
@@ -51,26 +54,39 @@ class Texts:
         self.root = root
         self._digest = digest
         self._memo = memo
-        self._known: dict[tuple[str, str], tuple[Digest, Any]] = {}
+        self._known: dict[tuple[str, str, str], tuple[Digest, Any]] = {}
 
     def bytes_only(self, path: str) -> CodeFile:
         """A file that its bytes identify."""
         digest = self._digest(path)
         return CodeFile(path, digest, digest)
 
-    def read(self, path: str, kind: str, analyse: Callable[[bytes, str], Json]) -> tuple[Digest, Any]:
-        """A file's digest and what `analyse` (named `kind`) says of its bytes and path."""
-        known = self._known.get((path, kind))
+    def read(self, path: str, kind: str, analyse: Callable[[bytes, str], Json], part: str = "") -> tuple[Digest, Any]:
+        """A file's digest and what `analyse` (named `kind`) says of its bytes and path.
+
+        With `part` it says an object, of which each value is kept by itself, and this one is given.
+        """
+        known = self._known.get((path, kind, part))
         if known is None:
             digest = self._digest(path)
-            said = self._memo.get(f"{digest} {kind}")
+            said = self._memo.get(f"{digest} {kind} {part}".rstrip())
             if said is None:
                 data = (self.root / path).read_bytes()
                 # The file may have changed since it was digested; what is kept must belong to these bytes.
                 digest = digest_of(data)
-                said = self._memo[f"{digest} {kind}"] = analyse(data, path)
-            known = self._known[(path, kind)] = (digest, said)
+                said = analyse(data, path)
+                for name, value in said.items() if part else [("", said)]:
+                    self._memo[f"{digest} {kind} {name}".rstrip()] = value
+                said = said[part] if part else said
+            known = self._known[(path, kind, part)] = (digest, said)
         return known
+
+    def recall(self, key: str, find: Callable[[], Json]) -> Any:
+        """What `find` says, remembered under a key that tells all it depends on."""
+        said = self._memo.get(key)
+        if said is None:
+            said = self._memo[key] = find()
+        return said
 
     def start(self, path: str) -> bytes:
         """The first 256 bytes of a file."""

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from labmake.environment import code_words
 from labmake.environment.code_closure import Closure, CodeFile, Texts, by_bytes, union
+from labmake.environment.code_functions import Explained, Function, Functions
 from labmake.environment.code_imports import facts_of, python_closure
 from labmake.environment.code_lookup import (
     find_recipe_file,
@@ -22,7 +23,7 @@ from labmake.environment.code_lookup import (
 from labmake.environment.code_tree import Tree, editable_roots, find_dotted, join, site_folders
 from labmake.errors import RuleError
 from labmake.layout import experiment_of, script_folder
-from labmake.model import Digest, Json
+from labmake.model import Digest, Json, digest_of
 
 __all__ = ["Closure", "CodeFile", "CodeReader", "by_bytes", "union"]
 
@@ -41,7 +42,8 @@ class CodeReader:
     `digest` gives the digest of a project path's bytes (from a stat cache; raises FileNotFoundError). `memo` keeps what
     was read from a file's text, as JSON, under keys that begin with the file's digest: with the same memo no file is
     parsed twice. What imports mean is found anew each time, since it also depends on files that are absent.
-    `sites` are the site-packages whose `.pth` files may put project folders on Python's path.
+    `sites` are the site-packages whose `.pth` files may put project folders on Python's path. `keep` stores the texts
+    that functions' identities are the digests of, for `labmake why`.
     """
 
     def __init__(
@@ -50,10 +52,12 @@ class CodeReader:
         digest: Callable[[str], Digest],
         memo: MutableMapping[str, Json],
         sites: Sequence[str] | None = None,
+        keep: Callable[[bytes], Digest] = digest_of,
     ) -> None:
         self.root = root
         self.tree = Tree(root)
         self._texts = Texts(root, digest, memo)
+        self._functions = Functions(self._texts, keep)
         self._sites = site_folders() if sites is None else sites
         self._closures: dict[tuple[str, str, str], Closure] = {}
 
@@ -69,6 +73,16 @@ class CodeReader:
         Raises RuleError when there is none or more than one.
         """
         return find_recipe_file(self.tree, file, experiment)
+
+    def find_file(self, file: str, experiment: str, what: str) -> str:
+        """As find_recipe_file, for a file that an option names; `what` is how errors call it."""
+        refuse_own_folder(file, experiment)
+        found = [path for path in places(file, experiment) if self.tree.is_file(path)]
+        if len(found) > 1:
+            raise two_candidates(file, found)
+        if not found:
+            raise not_found(f"{what} finds no file", self.tree, file, experiment)
+        return found[0]
 
     def has_function(self, file: str, name: str) -> bool:
         """May the Python file `file` define `name`? True when that can only be known by running it.
@@ -91,9 +105,23 @@ class CodeReader:
         """
         key = ("python", experiment, file)
         if key not in self._closures:
-            roots = self._roots(file.rpartition("/")[0])
+            roots = self.roots(file.rpartition("/")[0])
             self._closures[key] = python_closure(self._texts, self.tree, [file], roots)
         return self._closures[key]
+
+    def function(self, file: str, experiment: str, name: str, pickled: bool = False) -> Closure:
+        """The files of python(), each identified by what of it the function `name` can reach ("" for nothing).
+
+        `pickled`: an input of its step is a pickle file, which may hold objects of any class of the closure.
+        """
+        roots = self.roots(file.rpartition("/")[0])
+        return self._functions.closure(Function(file, name, pickled), self.python(file, experiment), roots)
+
+    def explained(self, file: str, experiment: str, name: str, pickled: bool, path: str) -> dict[str, Explained]:
+        """What of the file `path` that function reaches, by label; "*" for the file itself."""
+        roots = self.roots(file.rpartition("/")[0])
+        function = Function(file, name, pickled)
+        return self._functions.explained(function, self.python(file, experiment), roots, path)
 
     def script(self, file: str, experiment: str) -> Closure:
         """A script in any language and all project files that it names as code, directly or not.
@@ -155,19 +183,33 @@ class CodeReader:
                 closures += [self._extra(path, experiment, path == place) for path in paths]
         return union(closures)
 
-    def _roots(self, first: str) -> list[str]:
+    def roots(self, first: str) -> list[str]:
+        """Python's path as project folders, for a recipe file in the folder `first`."""
         return list(dict.fromkeys([first, "src", "", *self.editable]))
+
+    def imports(self, path: str) -> list[tuple[int, str, list[str]]]:
+        """(dots before the name, module, names) of each import in a Python file, wherever it stands."""
+        return [(level, module, names) for level, module, names in facts_of(self._texts, path)[1]["imports"]]
+
+    def is_module(self, name: str, roots: Sequence[str]) -> bool:
+        """Whether an import of `name` reads a project file, with `roots` as Python's path."""
+        return bool(find_dotted(self.tree, name, roots)[0])
+
+    def said(self, path: str, kind: str, analyse: Callable[[bytes, str], Json]) -> Json:
+        """What `analyse` (named `kind`) says of a file's bytes, read once per content. Raises OSError."""
+        return self._texts.read(path, kind, analyse)[1]
+
+    def language(self, path: str) -> str:
+        """The language a file is written in, by its name or its first line: python, r, shell, julia, or ""."""
+        by_name = code_words.language(path)
+        return code_words.shebang_language(self._texts.start(path)) if by_name is None else by_name
 
     def _module(self, name: str, experiment: str) -> Closure:
         """What `python -m name` runs, with the step folder first on Python's path."""
-        roots = self._roots(script_folder(experiment))
+        roots = self.roots(script_folder(experiment))
         files, folders = find_dotted(self.tree, name, roots)
         files += find_dotted(self.tree, "__main__", folders)[0] if folders else []
         return python_closure(self._texts, self.tree, files, roots)
-
-    def _language(self, path: str) -> str:
-        by_name = code_words.language(path)
-        return code_words.shebang_language(self._texts.start(path)) if by_name is None else by_name
 
     def _script(self, file: str, experiment: str) -> Closure:
         closures: list[Closure] = []
@@ -177,7 +219,7 @@ class CodeReader:
             path = pending.pop()
             if path in files:
                 continue
-            kind = self._language(path)
+            kind = self.language(path)
             if kind == "python":
                 closure = self.python(path, experiment)
                 # A shell script may run the Python files it names or read them.
@@ -222,10 +264,10 @@ class CodeReader:
         return list(found)
 
     def _extra(self, path: str, experiment: str, named: bool) -> Closure:
-        if self._language(path) != "python":
+        if self.language(path) != "python":
             return self.script(path, experiment)
         # Python's path is that of the recipe, not of this file: its own folder comes last.
-        roots = list(dict.fromkeys([*self._roots(script_folder(experiment)), path.rpartition("/")[0]]))
+        roots = list(dict.fromkeys([*self.roots(script_folder(experiment)), path.rpartition("/")[0]]))
         own = Closure((self._texts.bytes_only(path),))
         try:
             # Nobody says whether it is imported or read, so its bytes count.

@@ -4,16 +4,35 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from labmake.environment import code_python
 from labmake.environment.code_closure import Closure, CodeFile, Texts
+from labmake.environment.code_identity import KIND, Facts, identity
 from labmake.environment.code_tree import Tree, find_dotted, relative_base
-from labmake.model import Digest
+from labmake.model import Digest, Json
 
 
-def facts_of(texts: Texts, path: str) -> tuple[Digest, code_python.Facts]:
+def facts_of(texts: Texts, path: str) -> tuple[Digest, Facts]:
     """A Python file's digest and labmake.environment.code_python.analyse of it. Raises RuleError for a syntax error."""
-    digest, facts = texts.read(path, code_python.KIND, code_python.analyse)
-    return digest, facts
+    return part_of(texts, path, "facts")
+
+
+def part_of(texts: Texts, path: str, part: str) -> tuple[Digest, Json]:
+    """The same with another part of the analysis: "units"."""
+    return texts.read(path, KIND, _analyse, part)
+
+
+def _analyse(source: bytes, path: str) -> Json:
+    import gc
+
+    from labmake.environment.code_python import analyse  # a command that finds nothing changed needs no syntax trees
+
+    # A tree of 9 000 nodes looks like a leak to the collector, which costs a tenth of the analysis.
+    collecting = gc.isenabled()
+    gc.disable()
+    try:
+        return analyse(source, path)
+    finally:
+        if collecting:
+            gc.enable()
 
 
 def python_closure(texts: Texts, tree: Tree, files: Sequence[str], roots: Sequence[str]) -> Closure:
@@ -23,7 +42,7 @@ def python_closure(texts: Texts, tree: Tree, files: Sequence[str], roots: Sequen
     """
     pending = list(files)
     found: dict[str, CodeFile] = {}
-    modules: dict[str, tuple[Digest, code_python.Facts]] = {}
+    modules: dict[str, tuple[Digest, Facts]] = {}
     imported: set[str] = set()
     while pending:
         path = pending.pop()
@@ -39,7 +58,7 @@ def python_closure(texts: Texts, tree: Tree, files: Sequence[str], roots: Sequen
     # One module that reads docstrings or source text may read those of all others.
     sees = max((facts["sees"] for _, facts in modules.values()), default=0)
     for path, (digest, facts) in modules.items():
-        found[path] = CodeFile(path, digest, code_python.identity(facts, digest, sees, path in imported))
+        found[path] = CodeFile(path, digest, identity(facts, digest, sees, path in imported))
     return Closure(tuple(found[path] for path in sorted(found)))
 
 

@@ -1,45 +1,26 @@
-"""What labmake knows of a Python file from its text alone: imports, names, identities. JSON, so it can be kept."""
+"""What labmake knows of a Python file from its text alone, as JSON: imports, names, units."""
 
 from __future__ import annotations
 
 import ast
-import sys
-from collections.abc import Iterator
+import builtins
+import posixpath
+from collections.abc import Iterable
 from typing import Any
 
-from labmake.environment.code_normal import Normal, Scope, bindings, normalise, word_set
+from labmake.environment.code_declarations import drop_declarations, imports_labmake, labmake_names
+from labmake.environment.code_link import Modules
+from labmake.environment.code_units import Table, Unit, pieces, table
+from labmake.environment.code_visit import DEFERRED, Seen, Visitor
+from labmake.environment.code_vocabulary import BINDS_UNSEEN, READS_ITSELF, sees
 from labmake.errors import RuleError
 from labmake.model import digest_of
 
-KIND = f"python {sys.version_info[0]}.{sys.version_info[1]} 1"
-"""Names this analysis in a memo: trees differ between Python versions; the last number is raised with the code."""
-
-READS_SOURCE = word_set(
-    "getsource getsourcelines findsource getcomments getblock linecache doctest traceback format_exc print_exc "
-    "co_firstlineno co_lines f_lineno tb_lineno lineno _getframe currentframe findCaller __code__ cloudpickle "
-    "dill"
-)
-"""Words by which a module sees the text, comments or line numbers of any module of its closure."""
-
-READS_SOURCE_PAIRS = (("inspect", "stack"), ("inspect", "trace"), ("torch", "jit"))
-"""The same, for words that mean something else alone (numpy.stack, numba.jit)."""
-
-READS_DOCSTRINGS = word_set(
-    "__doc__ getdoc docopt pydoc docstring_parser jsonargparse tools get_json_schema from_function dspy"
-)
-"""Words by which a module makes something of docstrings; language models are told their tools by docstring."""
-
-READS_ITSELF = word_set("__file__ __loader__ __spec__ exec eval compile globals locals vars __dict__ get_data")
-"""Names by which a module may see more of itself than its syntax tree."""
-
-BINDS_UNSEEN = frozenset(["__dict__", "__getattr__", "exec", "globals", "modules", "vars"])
-"""Words by which a module may bind names that its text does not show."""
-
-Facts = dict[str, Any]
+BUILTINS = frozenset(dir(builtins))
 
 
-def analyse(source: bytes, path: str) -> Facts:
-    """Everything labmake needs of a Python file, as a JSON object:
+def analyse(source: bytes, path: str) -> dict[str, Any]:
+    """Everything labmake needs of a Python file, as JSON: {"facts": what follows, "units": see code_units.Table}.
 
     imports  list of [level, module, names]; `import a.b` is [0, "a.b", []]
     names    what the module binds at its top level, in order, without its plan functions
@@ -48,43 +29,142 @@ def analyse(source: bytes, path: str) -> Facts:
     all      strings in its `__all__`
     sees     0, or 1 if it uses docstrings and 2 if it uses source text or line numbers of its closure
     raw      true if only its bytes identify it
-    body, docs, declared   digests of the parts of labmake.environment.code_normal.Normal
+    body, docs, declared   digests of its statements; of its docstrings; of plan functions and imports of labmake that
+             nothing in it uses, but another module could import
+    runs     what it imports when it runs: [number of the unit, level, module, name ("" or "." for none), label, digest,
+             docstrings]
+    doc      its own docstring
+    future   what it imports from __future__
+    quiet    true if it does nothing when it runs and binds each name once, as long as none of `assumes`, modules that
+             it imports, is of the project
 
-    Raises RuleError when the file is not valid Python.
+    Units are False if the tree is too deep to be read. Raises RuleError when the file is not valid Python.
     """
-    tree = _parse(source, path)
-    names = list(dict.fromkeys(_top_level_names(tree)))
-    facts: Facts = {"imports": _imports(tree), "all": _exported(tree), "raw": False}
-    normal = Normal("", "", "", ())
-    try:
-        normal = normalise(tree)
-    except (ValueError, RecursionError):
-        facts["raw"] = True
-    words, plain = _words(tree)
-    facts["names"] = [name for name in names if name not in normal.plans and name != "*"]
-    facts["plans"] = list(normal.plans)
-    facts["open"] = "*" in names or bool((words | plain) & BINDS_UNSEEN)
-    facts["raw"] = facts["raw"] or bool(plain & READS_ITSELF or words & {"__dict__", "get_data"})
-    facts["sees"] = 2 if _reads_source(words, plain) else 1 if (words | plain) & READS_DOCSTRINGS else 0
-    for part in ("body", "docs", "declared"):
-        facts[part] = digest_of(getattr(normal, part).encode("utf-8", "surrogatepass"))
-    return facts
+    shadowed: frozenset[str] = frozenset()
+    while True:
+        tree = _parse(source, path)
+        labmake = labmake_names(tree, shadowed)
+        plans = {id(node) for node in tree.body if labmake.is_plan(node)}
+        exported = _exported(tree)
+        drop_declarations(tree, labmake)
+        docs = _take_docstring(tree)
+        visitor = Visitor()
+        try:
+            parts = list(pieces(tree.body, visitor, posixpath.basename(path) == "__main__.py"))
+        except RecursionError:
+            return {"facts": _unread(tree, exported), "units": False}
+        wrong = labmake.misjudged(visitor.binds)
+        if not wrong:
+            break
+        shadowed |= wrong
+    loose = {index for index, (node, _, _) in enumerate(parts) if id(node) in plans or imports_labmake(node)}
+    units = table([unit for _, _, units in parts for unit in units])
+    facts = _facts(parts, loose, plans, exported, docs)
+    facts["doc"] = docs
+    facts["future"] = sorted({one.attr for unit in units for one in unit.imports if one.module == "__future__"})
+    return {"facts": facts | _running(units), "units": units.kept()}
 
 
-def _reads_source(words: set[str], plain: set[str]) -> bool:
-    both = words | plain
-    if both & READS_SOURCE or any(both.issuperset(pair) for pair in READS_SOURCE_PAIRS):
-        return True
-    # Another module's file, by attribute or by name, can be opened and read as text.
-    return "__file__" in words or any(word.endswith(".py") for word in words)
+def _running(units: Table) -> dict[str, Any]:
+    """`runs`, `quiet` and `assumes` of a module's units."""
+    path = "alone.py"
+    runs = [
+        [number, one.level, one.module, one.attr, unit.label, unit.digest, unit.docs]
+        for number, unit in enumerate(units)
+        for one in unit.imports
+        if not one.flags & DEFERRED
+    ]
+    alone = Modules([path], [], lambda _: {"quiet": False, "assumes": (), "runs": ()}, lambda _: units)
+    steady = all(len(numbers) == 1 and name not in BUILTINS for name, numbers in units.bound.items())
+    quiet = steady and not any(
+        alone.is_effect((path, number)) or any(chain.endswith(".register") for chain in unit.calls)
+        for number, unit in enumerate(units)
+    )
+    assumes: set[str] = set()
+    for unit in units if quiet else ():
+        for chain in {*unit.calls, *unit.bases, *unit.touched, *unit.now}:
+            for item in alone.meaning(path, chain).passed:
+                imports = units.unit(item[1]).imports
+                assumes.update(one.module for one in imports)
+                quiet = quiet and not any(one.level for one in imports)
+    return {"runs": runs, "quiet": quiet, "assumes": sorted(assumes)}
 
 
-def identity(facts: Facts, digest: str, sees: int, imported: bool) -> str:
-    """What identifies a file in a closure whose files see as much as `sees`; `imported`: by another file of it."""
-    if facts["raw"] or sees == 2:
-        return digest
-    text = f"{KIND}\n{facts['body']}\n{facts['docs'] if sees else ''}\n{facts['declared'] if imported else ''}\n"
-    return digest_of(text.encode())
+def _facts(
+    parts: list[tuple[ast.stmt, Seen, list[Unit]]], loose: set[int], plans: set[int], exported: list[str], docs: str
+) -> dict[str, Any]:
+    unused = _unused(parts, loose)
+    seen = [one for _, one, _ in parts]
+    names = dict.fromkeys([name for one in seen for name in sorted(one.globals)])
+    names |= dict.fromkeys(name for one in seen for name in one.names)
+    idle = [name for index in sorted(unused) if id(parts[index][0]) in plans for name in seen[index].names]
+    words = set().union(*(one.words for one in seen)) if seen else set()
+    stars = any(entry.attr == "*" for one in seen for entry in one.imports)
+    plain = {word.strip("=@") for word in words}
+    return {
+        "imports": _imports(seen),
+        "all": exported,
+        "names": [name for name in names if name not in idle],
+        "plans": idle,
+        "open": stars or bool(plain & BINDS_UNSEEN),
+        "raw": any(f"={word}" in words for word in READS_ITSELF) or bool(words & {"__dict__", "get_data"}),
+        "sees": sees(words),
+        "body": _digest(one.digest for index, one in enumerate(seen) if index not in unused),
+        "docs": _digest([docs, *(one.docs for one in seen if one.docs)]),
+        "declared": _digest(one.digest for index, one in enumerate(seen) if index in unused),
+    }
+
+
+def _unused(parts: list[tuple[ast.stmt, Seen, list[Unit]]], loose: set[int]) -> set[int]:
+    """Of the plan functions and imports of labmake in `loose` those that nothing else in the module uses."""
+    unused = set(loose)
+    while True:
+        used = {
+            chain.partition(".")[0]
+            for index, (_, seen, _) in enumerate(parts)
+            if index not in unused
+            for chain in (*seen.uses, *seen.globals)
+        }
+        revived = {index for index in unused if used.intersection(parts[index][1].names)}
+        if not revived:
+            return unused
+        unused -= revived
+
+
+def _digest(texts: Iterable[str]) -> str:
+    return digest_of("\n".join(texts).encode())
+
+
+def _imports(seen: Iterable[Seen]) -> list[list[Any]]:
+    found: dict[tuple[int, str, bool], dict[str, None]] = {}
+    for entry in (entry for one in seen for entry in one.imports):
+        name = entry.attr if entry.attr not in ("", ".") else ""
+        names = found.setdefault((entry.level, entry.module, name == "*"), {})
+        if name:
+            names[name] = None
+    return [[level, module, list(names)] for (level, module, _), names in found.items()]
+
+
+def _take_docstring(tree: ast.Module) -> str:
+    """A module's docstring; it is no longer in the tree."""
+    match tree.body:
+        case [ast.Expr(value=ast.Constant(value=str(text))), *rest]:
+            tree.body[:] = rest
+            return repr(text)
+    return ""
+
+
+def _unread(tree: ast.Module, exported: list[str]) -> dict[str, Any]:
+    """The facts of a module whose tree is too deep to be read: what it imports, and that anything may happen."""
+    imports: list[list[Any]] = []
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            imports += [[0, alias.name, []] for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            imports.append([node.level, node.module or "", [alias.name for alias in node.names]])
+    nothing: dict[str, Any] = dict.fromkeys(("body", "docs", "declared", "doc"), "")
+    nothing |= {"runs": [], "quiet": False, "assumes": [], "future": [], "names": [], "plans": []}
+    return {"imports": imports, "all": exported, "open": True, "raw": True, "sees": 2, **nothing}
 
 
 def _parse(source: bytes, path: str) -> ast.Module:
@@ -103,50 +183,6 @@ def _parse(source: bytes, path: str) -> ast.Module:
         raise RuleError(f"{path} is not valid Python", [("file", path), ("reason", reason)], ["correct it"]) from None
 
 
-def _words(tree: ast.Module) -> tuple[set[str], set[str]]:
-    """The words of a module, and those that stand as plain names.
-
-    Strings that are identifiers or name Python files are words too: `getattr(f, "__doc__")`, `open("src/a.py")`.
-    """
-    words: set[str] = set()
-    loaded: set[str] = set()
-    for node in ast.walk(tree):
-        match node:
-            case ast.Name():
-                loaded.add(node.id)
-            case ast.Attribute():
-                words.add(node.attr)
-            case ast.keyword(arg=str(name)):
-                words.add(name)
-            case ast.alias():
-                words.update(node.name.split("."))
-            case ast.ImportFrom(module=str(module)):
-                words.update(module.split("."))
-            case ast.Constant(value=str(text)) if text.isidentifier() or text.endswith(".py"):
-                words.add(text)
-            case ast.FunctionDef() | ast.AsyncFunctionDef() | ast.ClassDef():
-                words.add(node.name)
-    return words, loaded
-
-
-def _imports(tree: ast.Module) -> list[list[Any]]:
-    found: dict[tuple[int, str, tuple[str, ...]], None] = {}
-    for node in ast.walk(tree):
-        match node:
-            case ast.Import():
-                for alias in node.names:
-                    found[(0, alias.name, ())] = None
-            case ast.ImportFrom():
-                found[(node.level, node.module or "", tuple(alias.name for alias in node.names))] = None
-            case ast.Call(
-                func=ast.Attribute(attr=name) | ast.Name(id=name), args=[ast.Constant(value=str(module)), *_]
-            ):
-                if name in ("import_module", "__import__", "run_module"):
-                    level = len(module) - len(module.lstrip("."))
-                    found[(level, module.lstrip("."), ())] = None
-    return [[level, module, list(names)] for level, module, names in found]
-
-
 def _exported(tree: ast.Module) -> list[str]:
     """The strings in all statements about `__all__`: a star import imports the submodules they name."""
     found: list[str] = []
@@ -156,16 +192,3 @@ def _exported(tree: ast.Module) -> list[str]:
             if any(isinstance(node, ast.Name) and node.id == "__all__" for node in nodes):
                 found += [n.value for n in nodes if isinstance(n, ast.Constant) and isinstance(n.value, str)]
     return found
-
-
-def _top_level_names(tree: ast.Module) -> Iterator[str]:
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Global):
-            yield from node.names
-    pending: list[ast.AST] = list(reversed(tree.body))
-    inner = (Scope, ast.Lambda, ast.ListComp, ast.SetComp, ast.DictComp, ast.GeneratorExp)
-    while pending:
-        node = pending.pop()
-        yield from bindings(node)
-        if not isinstance(node, inner):
-            pending.extend(reversed(list(ast.iter_child_nodes(node))))

@@ -29,6 +29,8 @@ class Tree:
     def __init__(self, root: Path) -> None:
         self.root = root
         self.listed: dict[str, Listing] = {}
+        self.found: dict[tuple[str, ...], tuple[tuple[str, ...], tuple[str, ...]]] = {}
+        """What find_dotted found."""
 
     def listing(self, folder: str) -> Listing:
         """The names of the files and of the folders in `folder`, both empty if it is none."""
@@ -94,30 +96,34 @@ def find_module(tree: Tree, name: str, folders: Iterable[str]) -> tuple[str | No
     """
     portions: list[str] = []
     for folder in folders:
+        files, below = tree.listing(folder)
         base = join(folder, name)
-        is_folder = tree.is_folder(base)
-        for suffix in SUFFIXES if is_folder else ():
-            if tree.is_file(f"{base}/__init__{suffix}"):
-                return f"{base}/__init__{suffix}", [base]
-        for suffix in SUFFIXES:
-            if tree.is_file(base + suffix):
-                return base + suffix, []
-        if is_folder:
+        if name in below:
+            inside = tree.listing(base)[0]
+            for suffix in SUFFIXES:
+                if f"__init__{suffix}" in inside:
+                    return f"{base}/__init__{suffix}", [base]
             portions.append(base)
+        for suffix in SUFFIXES:
+            if name + suffix in files:
+                return base + suffix, []
     return None, portions
 
 
 def find_dotted(tree: Tree, dotted: str, folders: Sequence[str]) -> tuple[list[str], list[str]]:
     """The files that importing `dotted` reads, its parents' first, and where the submodules of the last one lie."""
-    files: list[str] = []
-    places = list(folders)
-    for name in dotted.split(".") if dotted else ():
-        file, places = find_module(tree, name, places)
-        if file is not None:
-            files.append(file)
-        if not places:
-            break
-    return files, places
+    known = tree.found.get((dotted, *folders))
+    if known is None:
+        files: list[str] = []
+        places = list(folders)
+        for name in dotted.split(".") if dotted else ():
+            file, places = find_module(tree, name, places)
+            if file is not None:
+                files.append(file)
+            if not places:
+                break
+        known = tree.found[(dotted, *folders)] = (tuple(files), tuple(places))
+    return list(known[0]), list(known[1])
 
 
 def relative_base(tree: Tree, path: str, level: int) -> tuple[list[str], str] | None:

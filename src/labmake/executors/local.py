@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from labmake.executors.resources import Lease, Pool, Request
-from labmake.executors.wire import CHUNK, Unpacker, packed
+from labmake.executors.wire import CHUNK, Unpacker, Versions, packed
 
 PATIENCE = 10.0
 """Seconds that a worker is given to end by itself."""
@@ -44,13 +44,16 @@ class _Slot:
 @dataclass
 class Local:
     """Runs jobs in worker processes. `steps` is the folder for step folders, `store` the store's folder, `environment`
-    what all steps get of it."""
+    the variables that all steps get; `versions` tells what they imported (it is called in the workers); two of one
+    process have their step folders in different `part`s of its folder."""
 
     steps: Path
     store: Path
     pool: Pool
     limit: int
     environment: Mapping[str, str]
+    versions: Versions
+    part: str = ""
     _slots: list[_Slot] = field(default_factory=list)
     _started: int = 0
     _waiting: dict[tuple[Request, str], deque[dict[str, Any]]] = field(default_factory=dict)
@@ -59,7 +62,7 @@ class Local:
     _selector: selectors.BaseSelector = field(default_factory=selectors.DefaultSelector)
 
     def __post_init__(self) -> None:
-        self.base = self.steps / f"{socket.gethostname()}-{os.getpid()}"
+        self.base = own_folder(self.steps) / self.part
         _sweep(self.steps)
 
     @property
@@ -163,7 +166,8 @@ class Local:
         from_worker, answers = os.pipe()
         pid = os.fork()
         if pid == 0:
-            _become_worker(requests, answers, lambda: serve(base, self.store, self.environment, requests, answers))
+            shared = (base, self.store, self.environment, self.versions)
+            _become_worker(requests, answers, lambda: serve(*shared, requests, answers))
         os.close(requests)
         os.close(answers)
         slot = _Slot(pid, to_worker, from_worker)
@@ -226,6 +230,11 @@ class Local:
             os.close(slot.answers)
         self._slots.clear()
         shutil.rmtree(self.base, ignore_errors=True)
+
+
+def own_folder(steps: Path) -> Path:
+    """This process's folder in that for step folders; one that it leaves behind is removed when it is no more."""
+    return steps / f"{socket.gethostname()}-{os.getpid()}"
 
 
 def _become_worker(requests: int, answers: int, serve: Callable[[], None]) -> NoReturn:

@@ -99,22 +99,28 @@ class _Walk:
     def _statement(self, statement: ast.stmt, scope: _Scope) -> bool:
         match statement:
             case ast.Import(names=names):
-                return all(self._import(alias.name, (), scope, alias.asname) for alias in names)
+                for alias in names:
+                    scope.bind(self._origin(alias.name), [alias.asname or alias.name.partition(".")[0]])
+                return all(self._import(alias.name, ()) for alias in names)
             case ast.ImportFrom(module="__future__"):
                 return True
             case ast.ImportFrom(module=module, names=names, level=0) if module:
-                scope.bind(module, [alias.asname or alias.name for alias in names])
-                return self._import(module, tuple(alias.name for alias in names), scope, None)
+                scope.bind(self._origin(module), [alias.asname or alias.name for alias in names])
+                return self._import(module, tuple(alias.name for alias in names))
             case ast.If(test=test, body=body, orelse=others) if scope.decided(test) is not None:
                 return all(self._statement(one, scope) for one in (body if scope.decided(test) else others))
             case _:
                 return defines(statement, scope)
 
-    def _import(self, module: str, names: tuple[str, ...], scope: _Scope, alias: str | None) -> bool:
-        if not names:
-            scope.bind(module, [alias or module.partition(".")[0]])
+    def _origin(self, module: str) -> str:
+        """Whose a module is: "project", "labmake" or "other"."""
         first = module.partition(".")[0]
-        if not any(os.path.isdir(os.path.join(r, first)) or self._file(r, first) for r in self.roots):
+        if any(os.path.isdir(os.path.join(r, first)) or self._file(r, first) for r in self.roots):
+            return "project"
+        return "labmake" if first == "labmake" else "other"
+
+    def _import(self, module: str, names: tuple[str, ...]) -> bool:
+        if self._origin(module) != "project":
             if (module, names) not in self.found:
                 self.found.append((module, names))
             return True
@@ -153,16 +159,14 @@ class _Walk:
 
 @dataclass
 class _Scope:
-    """What a module's names stand for, as far as it matters: whether they are labmake's or another package's."""
+    """Whose the names of a module are: the project's, labmake's, or another package's if it is not noted."""
 
     name: str
-    labmake: set[str] = field(default_factory=set)
+    owners: dict[str, str] = field(default_factory=dict)
 
-    def bind(self, module: str, names: Iterable[str]) -> None:
-        """Take note of names that come from a module."""
-        own = module.partition(".")[0] == "labmake"
-        for name in names:
-            (self.labmake.add if own else self.labmake.discard)(name)
+    def bind(self, owner: str, names: Iterable[str]) -> None:
+        """Take note of names that come from the project, labmake or another package."""
+        self.owners.update(dict.fromkeys(names, owner))
 
     def decided(self, test: ast.expr) -> bool | None:
         """What a test gives when the module is run, None if its text does not tell."""
@@ -175,20 +179,22 @@ class _Scope:
                 return self.name == "__main__"
         return None
 
-    def is_labmake(self, called: ast.expr) -> bool:
-        """Whether labmake's own is called, which does nothing in a step."""
+    def owner(self, called: ast.expr) -> str:
+        """Whose function is called: labmake's own does nothing in a step, the project's may do anything."""
         while isinstance(called, ast.Attribute):
             called = called.value
-        return isinstance(called, ast.Name) and called.id in self.labmake
+        return self.owners.get(called.id, "other") if isinstance(called, ast.Name) else "project"
 
 
 def defines(statement: ast.stmt, scope: _Scope) -> bool:
     """Whether a statement does nothing but define: nobody else sees that it ran."""
     match statement:
-        case ast.FunctionDef(args=args) | ast.AsyncFunctionDef(args=args):
+        case ast.FunctionDef(name=name, args=args) | ast.AsyncFunctionDef(name=name, args=args):
+            scope.bind("project", [name])
             values = [*args.defaults, *(value for value in args.kw_defaults if value is not None)]
             return all(_is_pure(one, scope) for one in values) and _decorated(statement.decorator_list, scope)
-        case ast.ClassDef(bases=bases, keywords=keywords, body=body):
+        case ast.ClassDef(name=name, bases=bases, keywords=keywords, body=body):
+            scope.bind("project", [name])
             values = [*bases, *(keyword.value for keyword in keywords)]
             inner = all(defines(one, scope) for one in body)
             return inner and all(_is_pure(one, scope) for one in values) and _decorated(statement.decorator_list, scope)
@@ -212,8 +218,8 @@ def _decorated(decorators: Iterable[ast.expr], scope: _Scope) -> bool:
         called = decorator.func if isinstance(decorator, ast.Call) else decorator
         name = called.attr if isinstance(called, ast.Attribute) else getattr(called, "id", "")
         arguments = [*decorator.args, *(k.value for k in decorator.keywords)] if isinstance(decorator, ast.Call) else []
-        own = name in (*known, "staticmethod", "total_ordering") or scope.is_labmake(called)
-        if not own or not all(_is_pure(one, scope) for one in arguments):
+        common = name in (*known, "staticmethod", "total_ordering") and scope.owner(called) == "other"
+        if not (common or scope.owner(called) == "labmake") or not all(_is_pure(one, scope) for one in arguments):
             return False
     return True
 
@@ -229,8 +235,8 @@ def _is_pure(value: ast.expr, scope: _Scope) -> bool:
     match value:
         case ast.Call(func=called, args=args, keywords=keywords):
             name = called.attr if isinstance(called, ast.Attribute) else getattr(called, "id", "")
-            builtin = isinstance(called, ast.Name) and name in _BUILTINS
-            known = builtin or name in _MAKERS or scope.is_labmake(called)
+            makes = name in _MAKERS or (isinstance(called, ast.Name) and name in _BUILTINS)
+            known = scope.owner(called) == "labmake" or (makes and scope.owner(called) == "other")
             return known and all(_is_pure(one, scope) for one in [*args, *(keyword.value for keyword in keywords)])
         case ast.Lambda():
             return True

@@ -23,9 +23,6 @@ LONG = 0.05
 PYSTEP = [sys.executable, "-P", os.path.join(os.path.dirname(os.path.abspath(__file__)), "pystep.py")]
 """The command of a Python step: the interpreter that labmake runs in, without the program's folder in its path."""
 
-TABLE = "batch.tsv"
-"""The file in the folder for temporary ones that a shell command's `{batch}` names."""
-
 _DEFAULT = [signal.SIGINT, signal.SIGPIPE, signal.SIGTERM, signal.SIGHUP, signal.SIGCHLD]
 """Signals whose handling a step does not inherit from its worker."""
 

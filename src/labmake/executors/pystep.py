@@ -10,6 +10,7 @@ The environment variable LABMAKE_STEP names the file, which lies outside of the 
     wildcards   name → text
     outputs     name → path, a folder with a closing `/`; one is called "out", several without names "out1", "out2", …
     scratch     absolute path of a folder for temporary files
+    loaded      absolute path of a file to write the imported modules to, one a line, if the step went well
 
 With the variable LABMAKE_ITEMS it runs the items of a batch, one after another (see executors.items): that one names a
 folder with two pipes, and what LABMAKE_STEP names is written anew for each.
@@ -23,7 +24,7 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Container, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -31,6 +32,12 @@ if TYPE_CHECKING:
     from types import ModuleType
 
 _HERE = os.path.dirname(os.path.abspath(__file__))
+_OURS = ("<frozen ", os.path.join(_HERE, "pystep.py"), os.path.join(_HERE, "pycall.py"))
+"""How the names of files begin whose frames a person is not shown."""
+
+
+DEBUG = "debug"
+"""The argument with which a person is given a debugger where the step fails."""
 
 
 def main() -> int:
@@ -39,21 +46,28 @@ def main() -> int:
     As a fork server (LABMAKE_SERVE) it goes on here in each child, and ends there in a quicker way where that is the
     same.
     """
+    before = frozenset(sys.modules)  # a fork server imports for its steps
     leave = _forked() if "LABMAKE_SERVE" in os.environ else None
     items = os.environ.pop("LABMAKE_ITEMS", "")
-    code = _run_items(items) if items else run(_told_step())
+    code = _run_items(items, before) if items else _run_told(before)
     if leave is not None:
         leave(code)
     return code
 
 
-def _told_step() -> dict[str, Any]:
+def _run_told(before: Container[str]) -> int:
+    """Run the step that LABMAKE_STEP names now; modules in `before` were imported by nobody's step."""
     with open(os.environ["LABMAKE_STEP"], encoding="utf-8") as file:
-        step: dict[str, Any] = json.load(file)
-    return step
+        step = json.load(file)
+    root = os.getcwd()
+    code = run(step, debug=sys.argv[1:] == [DEBUG])
+    if code == 0 and "loaded" in step:
+        with open(step["loaded"], "w", encoding="utf-8") as file:
+            file.write("\n".join(loaded_modules(before, root)))
+    return code
 
 
-def _run_items(folder: str) -> int:
+def _run_items(folder: str, before: Container[str]) -> int:
     """Run items until no more is asked for, or the recipe's module could not be imported; the exit code is 0."""
     import resource
 
@@ -64,7 +78,7 @@ def _run_items(folder: str) -> int:
         item = json.loads(line)
         os.chdir(item["folder"])
         _begin_item(item["env"])
-        code = run(_told_step())
+        code = _run_told(before)  # what an earlier item imported, a later one may use
         _flush()
         more = bool(_MODULES)
         peak = max(resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
@@ -121,30 +135,62 @@ def _forked() -> Callable[[int], None]:
     return wait_for_step(_search_path, _compile_ahead)
 
 
-def run(step: Mapping[str, Any]) -> int:
-    """Run `step` in the working directory; its exit code. What went wrong stands on standard error."""
+def loaded_modules(before: Container[str], root: str) -> list[str]:
+    """The modules that were imported since `before`, but for the standard library's, labmake's and those in `root`:
+    of a package its name alone, of a namespace package the names of its parts."""
+    found: dict[str, None] = {}
+    for name in list(sys.modules):
+        top = name.partition(".")[0]
+        if top in found or name in before or top in sys.stdlib_module_names or top in ("labmake", "__main__"):
+            continue
+        part, rest = top, name[len(top) :]
+        while part not in found:
+            module = sys.modules.get(part)
+            file = getattr(module, "__file__", None)
+            if file is not None or not hasattr(module, "__path__"):
+                if not (file and os.path.join(root, file).startswith(root + os.sep)):
+                    found[part] = None
+                break
+            if not rest:
+                break
+            more = rest[1:].partition(".")[0]
+            part, rest = f"{part}.{more}", rest[len(more) + 1 :]
+    return list(found)
+
+
+def run(step: Mapping[str, Any], debug: bool = False) -> int:
+    """Run `step` in the working directory; its exit code. What went wrong stands on standard error.
+
+    With `debug` a person on the terminal then looks at it in a debugger.
+    """
     root = os.getcwd()
     os.environ.setdefault("MPLBACKEND", "Agg")
     _make_labmake_importable()
     from labmake.errors import LabmakeError, format_error
 
+    if debug:  # before the project's own modules can be taken for those of the standard library that it imports
+        from labmake.executors.debugging import look_at
     sys.path[:] = _search_path(root, step["recipe"]["file"], step.get("project", ""))
     try:
         if step["recipe"]["kind"] == "function":
             _run_function(step, root)
         else:
             _run_script(step, root)
-    except SystemExit as stop:
-        return _code_of(stop)
-    except KeyboardInterrupt:
-        return 130
-    except LabmakeError as error:
-        sys.stderr.write(format_error(error) + "\n")
-        return 1
     except BaseException as error:
         os.chdir(root)
-        sys.stderr.write(_told(error, root) + _hint(error, root))
-        return 1
+        if debug and type(error).__name__ == "BdbQuit":
+            return 1  # the person left it at a breakpoint
+        if isinstance(error, SystemExit):
+            code = _code_of(error)
+        elif isinstance(error, KeyboardInterrupt):
+            code = 130
+        else:
+            code = 1
+            told = format_error(error) + "\n" if isinstance(error, LabmakeError) else ""
+            sys.stderr.write(told or _told(error, root) + _hint(error, root))
+        if debug and code:
+            look_at(error, root, _OURS)
+        return code
     return 0
 
 
@@ -177,6 +223,8 @@ def _run_function(step: Mapping[str, Any], root: str) -> None:
     for place in step["outputs"].values():
         if place.endswith("/"):
             os.makedirs(place, exist_ok=True)
+        elif os.path.isfile(place):
+            os.unlink(place)  # a person has run the step before, in the same folder
     _seed()
     file = step["recipe"]["file"]
     if file not in _MODULES:
@@ -321,8 +369,7 @@ def _told(error: BaseException, root: str) -> str:
 
 
 def _strip(told: traceback.TracebackException) -> None:
-    ours = (os.path.join(_HERE, "pystep.py"), os.path.join(_HERE, "pycall.py"))
-    told.stack[:] = [frame for frame in told.stack if not frame.filename.startswith(("<frozen ", *ours))]
+    told.stack[:] = [frame for frame in told.stack if not frame.filename.startswith(_OURS)]
     for other in (told.__cause__, told.__context__, *(told.exceptions or ())):
         if other is not None:
             _strip(other)
@@ -345,6 +392,8 @@ def _hint(error: BaseException, root: str) -> str:
                 f"hint: the step sees only what its rule names: name {place} as an input of the rule; "
                 "what the step itself writes lies in the folder of `out` or in `scratch`\n"
             )
+        if type(cause).__name__ == "BdbQuit":
+            return "hint: nobody is at the terminal while labmake builds; `labmake debug TARGET` runs this step there\n"
         cause = cause.__cause__ or cause.__context__
     return ""
 

@@ -54,7 +54,10 @@ class Pool:
                         ("asks for", f"{asked / unit:g}{'G' if unit > 1 else ''}"),
                         ("has", f"{there / unit:.1f}G" if unit > 1 else there),
                     ],
-                    [f"lower {name}= of its rule, or build on a larger machine"],
+                    [
+                        f"lower {name}= of its rule, or build on a larger machine",
+                        f"to try with less: labmake build --set TARGET {name}=…",
+                    ],
                 )
         return None
 

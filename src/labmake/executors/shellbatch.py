@@ -13,10 +13,11 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from labmake.errors import LabmakeError
+from labmake.executors.launch import DONE, missing_output
 from labmake.executors.process import Abandoned, Ended
 from labmake.executors.stepfolder import Box
 from labmake.executors.wire import Message
-from labmake.executors.worker import DONE, DROPPED, disk, expected, told
+from labmake.executors.worker import DROPPED, disk, expected, told
 from labmake.store.digest import FileChanged
 
 if TYPE_CHECKING:
@@ -107,7 +108,9 @@ def _attempt(worker: Worker, group: list[Message]) -> tuple[list[Message], list[
         worker.folders.discard(box)
         return [{"id": job["id"], **disk(error)} for job in group], []
     worker.redact(whole["secrets"])
-    good = ended.status == 0 and not ended.timed_out and not any(worker.missing(job, box) for job in group)
+    good = (
+        ended.status == 0 and not ended.timed_out and not any(missing_output(job, box.path, box.code) for job in group)
+    )
     done = group if good else _finished(worker, group, box)
     answers = _keep(worker, done, box, ended)
     left = worker.folders.close(box, expected(whole))
@@ -145,7 +148,8 @@ def _finished(worker: Worker, group: list[Message], box: Box) -> list[Message]:
     return [
         job
         for job in group
-        if os.path.normpath(next(iter(job["outputs"].values()))) in named and not worker.missing(job, box)
+        if os.path.normpath(next(iter(job["outputs"].values()))) in named
+        and not missing_output(job, box.path, box.code)
     ]
 
 

@@ -7,10 +7,13 @@ the fastest that Python has, 5 µs for a job against 60 µs of JSON.
 from __future__ import annotations
 
 import marshal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 Message = dict[str, Any]
+
+Versions = Callable[[list[str] | None, list[str]], Mapping[str, str]]
+"""name → version of the distributions that bring these modules (None: of all that are installed), but for some."""
 
 _LENGTH = 4
 CHUNK = 1 << 16

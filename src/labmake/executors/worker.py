@@ -7,9 +7,13 @@ Request: {items: [job], cpus, gpus}, answered by one message for each job; or {s
 of a batch begins. Job: {id, action, text, code, inputs: [[place, digest, location, origin]], stats: [[origin, digest,
 stat]], outputs: {name: place}, targets: {place: [file system path, stat or null]}, command: [argv], step:
 LABMAKE_STEP's content, lists: {name: [paths]}, batch: {key, most, row} or null, env, seconds, secrets, supersede,
-failed, checkpoint and aside: folders, anew: the checkpoint is emptied}. Answer: {id, ok, outputs: {name: digest},
-placed: {place: stat}, learned, seconds, peak, log, left} or {id, ok: false, why, facts, kept}; `why` is "dropped" of an
-item that was not begun.
+failed, checkpoint and aside: folders, anew: the checkpoint is emptied, static: distributions of its environment or
+null, locks: {name: digest}}. Answer: {id, ok, outputs: {name: digest}, placed: {place: stat}, learned, seconds, peak,
+log, left, loaded: {distribution: version}} or {id, ok: false, why, facts, kept}; `why` is "dropped" of an item that was
+not begun.
+
+With `apart`, a folder, the run makes no result (`labmake check`): what it wrote and its log are moved there, and
+nothing is stored or placed.
 """
 
 from __future__ import annotations
@@ -20,16 +24,17 @@ import shutil
 import stat
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from labmake.errors import LabmakeError, StoreError
 from labmake.executors.forking import OWN, Gone, Servers, Unfit
 from labmake.executors.items import Items, Unbegun
-from labmake.executors.process import TABLE, Abandoned, Child, Ended, Process, Waiting, redirect, start
+from labmake.executors.launch import STEP, launch, missing_output
+from labmake.executors.process import Abandoned, Child, Ended, Process, Waiting, redirect, start
 from labmake.executors.stepfolder import Box, StepFolders
-from labmake.executors.wire import CHUNK, Message, Unpacker, packed
+from labmake.executors.wire import CHUNK, Message, Unpacker, Versions, packed
 from labmake.model import Trace
 from labmake.store.blobs import Blobs
 from labmake.store.digest import FileChanged, hash_file, is_folder, output_digest, plain, render_manifest, scan_folder
@@ -39,22 +44,6 @@ from labmake.store.place import place_file, place_folder, place_moved
 LOG_LIMIT = 4 << 20
 """Bytes of a log that are kept with the trace: its beginning and its end."""
 
-THREADS = (
-    "OMP_NUM_THREADS",
-    "OPENBLAS_NUM_THREADS",
-    "MKL_NUM_THREADS",
-    "NUMEXPR_NUM_THREADS",
-    "VECLIB_MAXIMUM_THREADS",
-    "POLARS_MAX_THREADS",
-    "RAYON_NUM_THREADS",
-    "JULIA_NUM_THREADS",
-    "LABMAKE_CPUS",
-)
-"""Variables by which libraries are told how many threads a step has booked."""
-
-
-DONE = "done"
-"""The file there that LABMAKE_DONE names."""
 
 DROPPED: Message = {"ok": False, "why": "dropped", "facts": {}}
 """The answer to an item of a batch that was not begun."""
@@ -63,11 +52,14 @@ DROPPED: Message = {"ok": False, "why": "dropped", "facts": {}}
 class Worker:
     """The state of one worker: its folder, its store, what all its steps share of the environment."""
 
-    def __init__(self, base: Path, store: Path, environment: Mapping[str, str], waiting: Waiting) -> None:
-        self.base, self.store = base, store
+    def __init__(
+        self, base: Path, store: Path, environment: Mapping[str, str], versions: Versions, waiting: Waiting
+    ) -> None:
+        self.base, self.store, self.versions = base, store, versions
+        self.loaded = str(base / "loaded")
         self.log = self.job = -1
         self.scratch = str(base / "scratch")
-        self.environment = {**environment, "TMPDIR": self.scratch, "GIT_CEILING_DIRECTORIES": str(base)}
+        self.environment = environment
         self.waiting = waiting
         self.servers = Servers(self.scratch)
         self.batch: Items | None = None
@@ -170,29 +162,31 @@ class Worker:
         if ended.status != 0 or ended.timed_out:
             facts = {"status": ended.status, "seconds": ended.seconds, "peak": ended.peak}
             return self._failure(job, box, "time" if ended.timed_out else "exit", facts)
-        missing = self.missing(job, box)
+        missing = missing_output(job, box.path, box.code)
         if missing:
             return self._failure(job, box, "output", missing)
+        if "apart" in job:
+            self._check_sources(job)
+            return self._set_apart(job, box, ended)
         kept = self.keep(job, box, ended, self.log_so_far())
         return {**kept, "left": self.folders.close(box, expected(job)), "learned": self.blobs.take_learned()}
 
     def process(self, job: Message, box: Box, last: bool, one_of_many: bool = False) -> Ended:
         """Start the step in its folder and wait for it."""
         self._fresh_scratch()
-        env = self._variables(job)
-        for name, paths in job["lists"].items():
-            with open(os.path.join(self.scratch, f"{name}.list"), "w", encoding="utf-8") as file:
-                file.writelines(f"{path}\n" for path in paths)
-        if job["batch"] and job["batch"]["row"] is not None:
-            write_table(self.scratch, job.get("rows") or [job["batch"]["row"]])
+        if job["checkpoint"]:
+            _prepare_checkpoint(job)
+        if job["static"] is not None:
+            Path(self.loaded).unlink(missing_ok=True)
+        command, env = launch(job, str(self.base), self.scratch, self.environment, self.loaded)
         os.chdir(box.path)
         if os.fstat(self.log).st_size:
             os.ftruncate(self.log, 0)
         try:
-            process = self._start_item(job, box, env) if one_of_many else self._start(job, box, env)
+            process = self._start_item(job, box, command, env) if one_of_many else self._start(job, box, command, env)
             if process is None:
                 return Ended(127, 0.0, 0, False)
-            ended = self.waiting.wait(process, job["seconds"], lambda: self._note(job))
+            ended = self.waiting.wait(process, job["seconds"], lambda: self._note(job, box))
             if self.batch is not None and (ended.timed_out or self.batch.over):
                 self._end_item_process(self.batch, ended.timed_out)
             return ended
@@ -205,12 +199,12 @@ class Worker:
         finally:
             os.chdir(self.base)
 
-    def _start_item(self, job: Message, box: Box, env: dict[str, str]) -> Process | None:
+    def _start_item(self, job: Message, box: Box, command: list[str], env: dict[str, str]) -> Process | None:
         """The process of the batch, told to run this item; None if it cannot be started."""
         batch = self.batch
         if batch is None:
             batch = Items(self.base)
-            batch.process = self._start(job, box, {**env, "LABMAKE_ITEMS": str(self.base)})
+            batch.process = self._start(job, box, command, {**env, "LABMAKE_ITEMS": str(self.base)})
             if batch.process is None:
                 batch.close()
                 return None
@@ -223,23 +217,8 @@ class Worker:
         batch.finish(self.waiting, kill)
         batch.close()
 
-    def _variables(self, job: Message) -> dict[str, str]:
-        """The environment of a step; what LABMAKE_STEP names is written."""
-        cpus = dict.fromkeys(THREADS, str(job["cpus"]))
-        env = {**self.environment, **cpus, "CUDA_VISIBLE_DEVICES": ",".join(job["gpus"]), **job["env"]}
-        if job["checkpoint"]:
-            env["LABMAKE_CHECKPOINT"] = _checkpoint(job)
-        if job["batch"] and job["batch"]["row"] is not None:
-            env["LABMAKE_DONE"] = f"{self.scratch}/{DONE}"
-        if job["step"] is not None:
-            step = self.base / "step.json"
-            step.write_text(json.dumps({**job["step"], "scratch": self.scratch}))
-            env["LABMAKE_STEP"] = str(step)
-        return env
-
-    def _start(self, job: Message, box: Box, env: Mapping[str, str]) -> Process | None:
+    def _start(self, job: Message, box: Box, command: list[str], env: Mapping[str, str]) -> Process | None:
         """The step's process, in the working directory; None, and a line in the log, if it cannot be started."""
-        command = [word.replace("\0scratch", self.scratch) for word in job["command"]]
         try:
             return self.servers.start(job, box, env) or Child(start(command, env))
         except OSError as error:
@@ -255,10 +234,13 @@ class Worker:
         shutil.rmtree(self.scratch, ignore_errors=True)
         os.mkdir(self.scratch)
 
-    def _note(self, job: Message) -> None:
-        """Say in the file `job` whose log lies beside it, for `labmake logs -f`; empty when no step runs."""
+    def _note(self, job: Message, box: Box) -> None:
+        """Say in the file `job` whose log lies beside it and which step folder, for `labmake logs -f` and `labmake
+        peek`; empty when no step runs."""
+        since = time.time()
         shown = [
-            {key: one[key] for key in ("id", "action", "failed", "targets")} | {"secret": bool(one["secrets"])}
+            {key: one[key] for key in ("id", "action", "failed", "targets", "outputs")}
+            | {"secret": bool(one["secrets"]), "folder": box.path, "since": since}
             for one in job.get("all", [job])
         ]
         try:
@@ -274,25 +256,13 @@ class Worker:
         except OSError:
             pass
 
-    def missing(self, job: Message, box: Box) -> dict[str, Any] | None:
-        """What is wrong with the outputs, if anything: not there, or a file where a folder should be."""
-        for name, place in job["outputs"].items():
-            try:
-                mode = os.lstat(os.path.join(box.path, place.rstrip("/"))).st_mode
-            except OSError:
-                mode = 0
-            if stat.S_ISDIR(mode) if place.endswith("/") else mode and not (stat.S_ISDIR(mode) or stat.S_ISLNK(mode)):
-                continue
-            known = {p for p, *_ in job["inputs"]} | set(box.code)
-            found = [p for p in _files(box.path) if p not in known]
-            there = "a folder" if stat.S_ISDIR(mode) else "a link" if stat.S_ISLNK(mode) else ""
-            return {"output": name, "place": place, "there": there, "wrote": found[:8]}
-        return None
+    def _check_sources(self, job: Message) -> None:
+        for origin, digest, known in job["stats"]:
+            _still(origin, digest, known)
 
     def keep(self, job: Message, box: Box, ended: Ended, said: bytes) -> Message:
         """Keep outputs and log, append the trace, place the targets: always in this order. Raises FileChanged."""
-        for origin, digest, known in job["stats"]:
-            _still(origin, digest, known)
+        self._check_sources(job)
         outputs: dict[str, str] = {}
         with self.blobs.together():
             if job["text"]:
@@ -300,7 +270,9 @@ class Worker:
             for name, place in job["outputs"].items():
                 outputs[name] = self._keep_output(os.path.join(box.path, place.rstrip("/")), place.endswith("/"))
             log = self.blobs.put_bytes(said)
-            trace = Trace(job["action"], outputs, ended.seconds, ended.peak, log, time.time())
+            loaded = self._loaded(job)
+            figures = (ended.seconds, ended.peak, log, time.time())
+            trace = Trace(job["action"], outputs, *figures, loaded, job["locks"])
             self.blobs.add_trace(trace, supersede=job["supersede"])
         placed = {
             place: known
@@ -318,7 +290,35 @@ class Worker:
             "log": log,
             "left": [],
             "learned": [],
+            "loaded": loaded,
         }
+
+    def _loaded(self, job: Message) -> Mapping[str, str]:
+        """The distributions that a Python step imported and its environment does not name; all that there are if it
+        ended in a way (os._exit) that did not let it tell."""
+        if job["static"] is None:
+            return {}
+        try:
+            with open(self.loaded, encoding="utf-8") as file:
+                modules = file.read().split("\n")
+        except FileNotFoundError:
+            modules = None
+        return self.versions(modules, job["static"])
+
+    def _set_apart(self, job: Message, box: Box, ended: Ended) -> Message:
+        """Move outputs and log to the job's own folder; nothing of them becomes a result."""
+        outputs: dict[str, str] = {}
+        for name, place in job["outputs"].items():
+            path, to = (os.path.join(base, place.rstrip("/")) for base in (box.path, job["apart"]))
+            outputs[name] = output_digest(path)
+            os.makedirs(os.path.dirname(to), exist_ok=True)
+            if os.path.islink(path):  # what it points to is not the step's to be moved
+                shutil.copy(path, to)
+            else:
+                os.rename(path, to)
+        Path(f"{job['apart']}.log").write_bytes(self.log_so_far())
+        self.folders.discard(box)
+        return {"ok": True, "outputs": outputs, "seconds": ended.seconds, "peak": ended.peak}
 
     def _keep_output(self, path: str, folder: bool) -> str:
         if folder:
@@ -372,38 +372,20 @@ class Worker:
         self.folders.keep(box, kept + "/folder")
         shutil.copyfile(self.base / "log", kept + "/log")
         if job["step"] is not None:
-            shutil.copyfile(self.base / "step.json", kept + "/step.json")
+            shutil.copyfile(self.base / STEP, f"{kept}/{STEP}")
         return {"ok": False, "why": why, "facts": facts, "kept": kept}
 
 
-def _checkpoint(job: Message) -> str:
-    """The folder that survives attempts of this action."""
-    folder: str = job["checkpoint"]
+def _prepare_checkpoint(job: Message) -> None:
+    """Make the folder that survives attempts of this action."""
     if job["anew"]:
-        shutil.rmtree(folder, ignore_errors=True)
-    os.makedirs(folder, exist_ok=True)
-    return folder
+        shutil.rmtree(job["checkpoint"], ignore_errors=True)
+    os.makedirs(job["checkpoint"], exist_ok=True)
 
 
 def expected(job: Message) -> set[str]:
     """The places of a step's inputs and outputs: what else lies in its folder was left there."""
     return {*(place for place, *_ in job["inputs"]), *job["outputs"].values()}
-
-
-def write_table(scratch: str, rows: Sequence[Mapping[str, Any]]) -> None:
-    """The file that `{batch}` names: a line with the columns' names, and one for each item. A list is a file."""
-    with open(f"{scratch}/{TABLE}", "w", encoding="utf-8") as table:
-        table.write("\t".join(rows[0]) + "\n")
-        for number, row in enumerate(rows):
-            cells = []
-            for name, value in row.items():
-                if not isinstance(value, str):
-                    path = f"{scratch}/{number}.{name}.list"
-                    with open(path, "w", encoding="utf-8") as file:
-                        file.writelines(f"{one}\n" for one in value)
-                    value = path
-                cells.append(value)
-            table.write("\t".join(cells) + "\n")
 
 
 def told(error: LabmakeError) -> Message:
@@ -436,13 +418,9 @@ def _stat(path: str) -> tuple[int, int, int] | None:
     return (found.st_size, found.st_mtime_ns, found.st_ino)
 
 
-def _files(folder: str) -> list[str]:
-    return sorted(
-        os.path.relpath(os.path.join(base, name), folder) for base, _, names in os.walk(folder) for name in names
-    )
-
-
-def serve(base: Path, store: Path, environment: Mapping[str, str], requests: int, answers: int) -> None:
+def serve(
+    base: Path, store: Path, environment: Mapping[str, str], versions: Versions, requests: int, answers: int
+) -> None:
     """Serve requests until their pipe ends; what is being stored or placed then is finished."""
     jobs: deque[Message] = deque()
     unpacker = Unpacker()
@@ -454,7 +432,7 @@ def serve(base: Path, store: Path, environment: Mapping[str, str], requests: int
         for job in [item for request in jobs for item in request["items"]]:
             _write(answers, packed({"id": job["id"], **disk(error)}))
         return
-    worker = Worker(base, store, environment, waiting)
+    worker = Worker(base, store, environment, versions, waiting)
 
     def is_stopped() -> bool:
         waiting.look()

@@ -15,11 +15,12 @@ import errno
 import os
 import stat
 import time
-from collections.abc import Container, Iterable
+from collections.abc import Callable, Container, Iterable, Mapping
 from contextlib import AbstractContextManager
 from functools import cached_property
 from itertools import count
 from pathlib import Path
+from typing import TypeAlias
 
 from labmake.errors import StoreError
 from labmake.model import Digest, Trace, digest_of
@@ -46,6 +47,10 @@ SMALL = 16 << 10
 """Bytes up to which a blob is a record: appending takes 1.3 µs, a file of its own 0.7 ms."""
 
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG)
+
+
+Counts: TypeAlias = Callable[[Mapping[str, str]], bool]
+"""Whether software (distribution → version) is what is installed now."""
 
 
 class Blobs:
@@ -197,6 +202,19 @@ class Blobs:
         self._set_aside(blob, path)
         return False
 
+    def actions(self) -> list[Digest]:
+        """All actions of which there is a trace."""
+        self.refresh()
+        return self._index.keys("T")
+
+    def named(self, name: str) -> Digest | None:
+        """The digest of the blob whose SHA-256 is `name` (64 hexadecimal digits), if it is here; its size tells."""
+        for kind in "BL":
+            for digest in self._index.keys(kind, f"{name}-"):
+                if self.locate(digest) is not None:
+                    return digest
+        return None
+
     # Adding
 
     def put_bytes(self, data: bytes) -> Digest:
@@ -309,23 +327,24 @@ class Blobs:
         kept = self._kept(trace.action)
         now = standing(kept)
         equal = [now] if supersede and now else kept
-        if any(dict(other.trace.outputs) == dict(trace.outputs) and not other.accepted for other in equal):
+        if any(_is_equal(other.trace, trace) and not other.accepted for other in equal):
             return
         latest = kept[-1].added + 1 if kept else 0  # a clock that was set back must not reorder them
         added = max(time.time_ns(), latest)
         self._records.append("T", trace.action, render_trace(Kept(trace, added, supersede, accepted)))
 
-    def trace(self, action: Digest, look: bool = True) -> Trace | None:
+    def trace(self, action: Digest, look: bool = True, counts: Counts | None = None) -> Trace | None:
         """The trace that stands for an action: the first that this store got, unless a later one superseded it.
 
-        Without `look` it may miss one that another build has just appended: enough where a lease is taken next.
+        Without `look` it may miss one that another build has just appended: enough where a lease is taken next. With
+        `counts` only among those whose `loaded` it accepts: an equal action under other software is another result.
         """
-        found = standing(self._kept(action, look))
+        found = standing(_counting(self._kept(action, look), counts))
         return found.trace if found else None
 
-    def accepted(self, action: Digest) -> Accepted | None:
-        """Who accepted the trace that stands for an action, if that is why it stands."""
-        found = standing(self._kept(action))
+    def accepted(self, action: Digest, counts: Counts | None = None) -> Accepted | None:
+        """Who accepted the trace that stands for an action, if that is why it stands; `counts` as in `trace`."""
+        found = standing(_counting(self._kept(action), counts))
         return found.accepted if found else None
 
     def note_use(self, digests: Iterable[Digest]) -> None:
@@ -397,6 +416,15 @@ class Blobs:
             os.rename(path, os.path.join(aside, f"{hex_of(blob)}-{time.time_ns()}"))
         except FileNotFoundError:  # another process did
             pass
+
+
+def _is_equal(one: Trace, other: Trace) -> bool:
+    """Whether two traces of one action say the same of its results, under the same software."""
+    return dict(one.outputs) == dict(other.outputs) and dict(one.loaded) == dict(other.loaded)
+
+
+def _counting(kept: list[Kept], counts: Counts | None) -> list[Kept]:
+    return kept if counts is None else [one for one in kept if counts(one.trace.loaded)]
 
 
 def _stat_text(status: os.stat_result) -> bytes:

@@ -89,6 +89,8 @@ def survey(state: Path, known: Known, days: float, now: float) -> Rubbish:
         Part("damaged results", _all_in(store / "corrupt")),
         Part("unfinished files", _all_in(store / "tmp")),
         Part("folders of steps that were killed", _steps(state / "steps", since)),
+        Part("exported commits of commands that were killed", _steps(state / "blame", since)),
+        Part(f"pictures older than {ASIDE_DAYS} days", _older(state / "pictures", now - ASIDE_DAYS * DAY)),
         Part("folders of failures that are mended", _failed(state / "failed", known.failing)),
         Part("checkpoints of steps that were not tried again", _checkpoints(state / "checkpoints", since)),
         Part(f"files set aside more than {ASIDE_DAYS} days ago", _older(state / "aside", now - ASIDE_DAYS * DAY)),

@@ -19,6 +19,10 @@ class Index(Protocol):
         """All locations of a key; [] if there is none."""
         ...
 
+    def keys(self, kind: str, prefix: str = "") -> list[str]:
+        """The keys of all records of a kind that begin with `prefix`, in order."""
+        ...
+
     def put_many(self, items: Iterable[Item]) -> None: ...
 
     def drop(self, kind: str, key: str) -> None: ...
@@ -43,6 +47,9 @@ class MemoryIndex:
 
     def get(self, kind: str, key: str) -> list[Location]:
         return list(self._records.get((kind, key), ()))
+
+    def keys(self, kind: str, prefix: str = "") -> list[str]:
+        return sorted(key for one, key in self._records if one == kind and key.startswith(prefix))
 
     def put_many(self, items: Iterable[Item]) -> None:
         for key, kind, location in items:

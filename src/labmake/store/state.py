@@ -177,6 +177,13 @@ class State:
         found = [(segment, place, length) for segment, place, length in rows if segment not in self._gone]
         return found + [location for location in waiting if location not in found]
 
+    def keys(self, kind: str, prefix: str = "") -> list[str]:
+        query = "select distinct key from records where kind = ? and key >= ? and key < ?"
+        found = {key for (key,) in self._rows(query, (kind, prefix, f"{prefix}\U0010ffff"))}
+        found -= {key for dropped, key in self._dropped if dropped == kind}
+        waiting = {key for (one, key), places in self._records.items() if one == kind and places}
+        return sorted(found | {key for key in waiting if key.startswith(prefix)})
+
     def put_many(self, items: Iterable[Item]) -> None:
         for key, kind, location in items:
             known = self._records.setdefault((kind, key), [])

@@ -2,13 +2,16 @@
 
     {"action": digest, "outputs": {name: digest}, "seconds": 1.5, "peak": 12345, "log": digest, "when": 1.7e9,
      "added": nanoseconds since the epoch at which this store got it, "supersedes": true,
-     "accepted": [digest of the action that made it, who, why, when, [what is different, …]]}
+     "accepted": [digest of the action that made it, who, why, when, [what is different, …]],
+     "loaded": {distribution: version}, "locks": {file: digest}}
 
-`accepted` is there only if no step of this action ran, and somebody accepted another action's result (`labmake keep`).
+`accepted` is there only if no step of this action ran, and somebody accepted another action's result (`labmake keep`);
+`loaded` and `locks` are there unless they are empty.
 
-The first trace that this store got of an action stands, unless a later one supersedes it: a step that is not repeatable
-must not change the results of others by being run elsewhere. The order is that of `added`, not of `when`, so that a
-trace pulled from a remote is younger than the ones that were here, whenever it was made.
+Of the traces whose `loaded` is installed now, the first that this store got of an action stands, unless a later one
+supersedes it: a step that is not repeatable must not change the results of others by being run elsewhere. The order is
+that of `added`, not of `when`, so that a trace pulled from a remote is younger than the ones that were here, whenever
+it was made.
 """
 
 from __future__ import annotations
@@ -20,7 +23,8 @@ from dataclasses import fields
 from labmake.frozen import frozen
 from labmake.model import Digest, Trace, canonical
 
-_FIELDS = tuple(field.name for field in fields(Trace))
+_MAPPINGS = ("loaded", "locks")
+_FIELDS = tuple(field.name for field in fields(Trace) if field.name not in _MAPPINGS)
 
 
 @frozen
@@ -50,6 +54,7 @@ def render_trace(kept: Kept) -> bytes:
     value = {name: getattr(kept.trace, name) for name in _FIELDS}
     value["outputs"] = dict(kept.trace.outputs)
     value |= {"added": kept.added, "supersedes": kept.supersedes}
+    value |= {name: dict(told) for name in _MAPPINGS if (told := getattr(kept.trace, name))}
     if kept.accepted is not None:
         value["accepted"] = [getattr(kept.accepted, field.name) for field in fields(Accepted)]
     return canonical(value).encode()
@@ -59,7 +64,8 @@ def parse_trace(payload: bytes) -> Kept | None:
     """The trace of a record; None for one of another version, which counts as missing."""
     try:
         value = json.loads(payload)
-        trace = Trace(**{name: value[name] for name in _FIELDS})
+        plain = {name: value[name] for name in _FIELDS}
+        trace = Trace(**plain, loaded=dict(value.get("loaded", {})), locks=dict(value.get("locks", {})))
         accepted = Accepted(*value["accepted"]) if "accepted" in value else None
         return Kept(trace, int(value["added"]), bool(value["supersedes"]), accepted)
     except (ValueError, KeyError, TypeError):
