@@ -54,9 +54,8 @@ def launch(
         env["LABMAKE_CHECKPOINT"] = job["checkpoint"]
     if job["step"] is not None:
         step = os.path.join(base, STEP)
-        with open(step, "w", encoding="utf-8") as file:
-            told = {"loaded": loaded} if loaded and job["static"] is not None else {}
-            json.dump({**job["step"], "scratch": scratch, **told}, file)
+        told = {"loaded": loaded} if loaded and job["static"] is not None else {}
+        _rewrite(step, json.dumps({**job["step"], "scratch": scratch, **told}).encode())
         env["LABMAKE_STEP"] = step
     for name, paths in job["lists"].items():
         with open(os.path.join(scratch, f"{name}.list"), "w", encoding="utf-8") as file:
@@ -65,6 +64,18 @@ def launch(
         env["LABMAKE_DONE"] = f"{scratch}/{DONE}"
         _write_table(scratch, job.get("rows") or [job["batch"]["row"]])
     return [word.replace("\0scratch", scratch) for word in job["command"]], env
+
+
+def _rewrite(path: str, data: bytes) -> None:
+    """Write a JSON file over what it held for the last step; spaces fill up what was longer.
+
+    Truncating a file that was just written waited for ext4's journal, 0.9 ms a step where other steps write too.
+    """
+    descriptor = os.open(path, os.O_CREAT | os.O_RDWR, 0o644)
+    try:
+        os.pwrite(descriptor, data.ljust(os.fstat(descriptor).st_size), 0)
+    finally:
+        os.close(descriptor)
 
 
 def _write_table(scratch: str, rows: Sequence[Mapping[str, Any]]) -> None:
