@@ -376,6 +376,22 @@ def test_random_numbers_are_those_of_the_seed(folder):
     assert results[0][0] != results[2][0] and results[0][1] != results[2][1]
 
 
+def test_numpy_is_seeded_when_it_is_imported_late(folder):
+    folder.write("script.py", "import numpy\ndef step(): return numpy.random.rand()\n")
+    folder.write("late.py", "def step():\n    from numpy.random import rand\n    return rand()\n")
+    folder.write("src/run.py", "import numpy, pathlib\npathlib.Path('out.json').write_text(str(numpy.random.rand()))\n")
+    results = []
+    for recipe in (
+        {"kind": "function", "file": "script.py", "function": "step"},
+        {"kind": "function", "file": "late.py", "function": "step"},
+        {"kind": "python", "file": "src/run.py", "function": ""},
+    ):
+        good(folder.run(recipe=recipe, environment={"LABMAKE_SEED": "7"}))
+        results.append(folder.read())
+        (folder.root / "out.json").unlink()
+    assert results[0] == results[1] == results[2]
+
+
 # Scripts
 
 

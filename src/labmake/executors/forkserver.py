@@ -188,8 +188,6 @@ def _import(told: Mapping[str, Any]) -> object:
         found = __import__(module, {}, {}, list(names), 0)
         for name in names:
             getattr(found, name, None)
-    if told["kind"] == "function" and "numpy" in sys.modules:
-        import numpy.random  # noqa: F401 - seeded for each step, and imported by that alone
     return state
 
 

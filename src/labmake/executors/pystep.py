@@ -301,17 +301,42 @@ def _find(module: ModuleType, step: Mapping[str, Any]) -> Any:
     )
 
 
-def _seed(asked: str = "numpy") -> None:
-    """Seed the random numbers of the standard library, and of numpy if the module `asked` is imported."""
+def _seed() -> None:
+    """Seed the random numbers of the standard library, and of numpy: now, or when it imports what makes them."""
     text = os.environ.get("LABMAKE_SEED")
     if not text:
         return
     import random
 
     random.seed(int(text))
-    if asked in sys.modules:
-        numpy: Any = sys.modules["numpy"]
-        numpy.random.seed(int(text))
+    if "numpy.random" in sys.modules:
+        sys.modules["numpy.random"].seed(int(text))
+    elif not any(isinstance(finder, _SeedsNumpy) for finder in sys.meta_path):
+        sys.meta_path.insert(0, _SeedsNumpy(int(text)))
+
+
+class _SeedsNumpy:
+    """Finds numpy.random, which may be imported when the function already runs, and seeds it as soon as it is."""
+
+    def __init__(self, seed: int) -> None:
+        self.seed = seed
+
+    def find_spec(self, name: str, path: object = None, target: object = None) -> Any:
+        if name != "numpy.random":
+            return None
+        from importlib.util import find_spec
+
+        sys.meta_path.remove(self)
+        spec = find_spec(name)
+        if spec is not None and spec.loader is not None:
+            execute = spec.loader.exec_module
+
+            def execute_and_seed(module: Any) -> None:
+                execute(module)
+                module.seed(self.seed)
+
+            spec.loader.exec_module = execute_and_seed  # type: ignore[method-assign]
+        return spec
 
 
 def _run_script(step: Mapping[str, Any], root: str) -> None:
@@ -324,8 +349,7 @@ def _run_script(step: Mapping[str, Any], root: str) -> None:
     module.__dict__["__builtins__"] = __builtins__
     sys.modules["__main__"] = module
     sys.argv = [file, *_arguments(step)]
-    # What a fork server has imported; the script is nobody's function, so it seeds numpy itself if it imports it later.
-    _seed("numpy.random")
+    _seed()
     exec(_compiled(file, path, 0), module.__dict__)
 
 
