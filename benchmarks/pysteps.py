@@ -1,4 +1,4 @@
-"""Small Python steps with numpy: forked by labmake, beside Snakemake's `script:` and the same work in one process."""
+"""Small Python steps with numpy: forked by labmake, or in batches, beside Snakemake's `script:` and one process."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 from measure import Phases
 from tools import Project, build, check, lay
 
-LABMAKE, SNAKEMAKE, LOOP = "labmake", "snakemake (script:)", "one process"
+LABMAKE, BATCHES, SNAKEMAKE, LOOP = "labmake", "labmake (batch=500)", "snakemake (script:)", "one process"
 VALUES = 1000
 """Numbers in each input: 8 kB, so that starting is what costs."""
 
@@ -24,7 +24,7 @@ def mean(source, out):
 """
 
 
-def _labmake(count: int) -> Mapping[str, str]:
+def _labmake(count: int, more: str = "") -> Mapping[str, str]:
     script = f"""import json
 import numpy as np
 from labmake import group, py, rule
@@ -33,7 +33,7 @@ def mean(x: np.ndarray, out):
     with open(out, "w") as file:
         json.dump({{"mean": float(x.mean())}}, file)
 
-rule("out/{{k}}.json", x="/in/{{k}}.npy", run=py("script.py:mean"))
+rule("out/{{k}}.json", x="/in/{{k}}.npy", run=py("script.py:mean"){more})
 group("all", *[f"out/{{k}}.json" for k in range({count})])
 """
     return {"scripts/2026-01-02-Means/script.py": script, ".gitignore": "generated/\n"}
@@ -56,8 +56,15 @@ def _loop(count: int) -> Mapping[str, str]:
     return {"loop.py": f'import os\n{STEP}\nos.makedirs("out", exist_ok=True)\n{calls}'}
 
 
+def _batches(count: int) -> Mapping[str, str]:
+    return _labmake(count, ", batch=500")
+
+
+MADE = "generated/2026-01-02-Means/assets/out"
+
 PROJECTS = (
-    Project(LABMAKE, "labmake", _labmake, ("all",), "generated/2026-01-02-Means/assets/out"),
+    Project(LABMAKE, "labmake", _labmake, ("all",), MADE),
+    Project(BATCHES, "labmake", _batches, ("all",), MADE),
     Project(SNAKEMAKE, "snakemake", _snakemake),
     Project(LOOP, "python", _loop),
 )

@@ -119,12 +119,11 @@ def pysteps_section(found: Mapping[int, tuple[Results, dict[str, str]]]) -> Sect
         return (median(found[count][0], name, "cold", of) - median(found[count][0], name, "null", of)) / count
 
     faster, cpu = (step(pysteps.SNAKEMAKE, few, of) / step(pysteps.LABMAKE, many, of) for of in ("seconds", "cpu"))
-    loop, loop_cpu = (ratio(found[many][0], pysteps.LABMAKE, "cold", pysteps.LOOP, of) for of in ("seconds", "cpu"))
-    aims = (
-        Aim("a step of Snakemake's `script:` ÷ a step of labmake", faster, 50, least=True, cpu=cpu),
-        Aim(f"{many} steps ÷ the same in one process", loop, 2, cpu=loop_cpu),
-    )
-    return Section("python-steps", "\n\n".join(parts), aims)
+    aims = [Aim("a step of Snakemake's `script:` ÷ a step of labmake", faster, 50, least=True, cpu=cpu)]
+    for name in (pysteps.LABMAKE, pysteps.BATCHES):
+        loop, loop_cpu = (ratio(found[many][0], name, "cold", pysteps.LOOP, of) for of in ("seconds", "cpu"))
+        aims.append(Aim(f"{many} steps, {name} ÷ the same in one process", loop, 2, cpu=loop_cpu))
+    return Section("python-steps", "\n\n".join(parts), tuple(aims))
 
 
 def restoring_section(outputs: int, results: Results) -> Section:
