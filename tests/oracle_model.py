@@ -106,7 +106,6 @@ class Look:
         self.nodes: dict[str, Node] = {}
         self.roots: dict[str, str] = {}
         self._results: dict[str, Data | NotMade] = {}
-        self._own = "".join(function_text(r, r.name, "") for r in self.pipeline.rules if r.style == "own")
 
     # Asking
 
@@ -294,7 +293,7 @@ class Look:
         if rule.style == "py":
             return (function_text(rule, "make", ""), code.helper)
         if rule.style == "own":
-            return (rule.name, self._own, code.helper)
+            return (function_text(rule, rule.name, ""), code.helper)
         text = command(rule, [One("")] * count, "")
         return (text, code.tool, code.tool_comment) if rule.style == "tool" else (text,)
 
