@@ -128,3 +128,28 @@ def test_when_all_is_gone_no_file_is_taken_for_labmakes_own(pristine: Space) -> 
     assert "data/folds.json was edited" in done and pristine.files() == right
     pristine.build("--discard-edits")
     assert pristine.files() == right
+
+
+@pytest.mark.parametrize("placed", [True, False])
+@pytest.mark.parametrize("size", [20, 40_000])
+def test_a_damaged_input_of_a_step_that_has_to_run_is_taken_from_its_place_or_made_again(
+    space: Space, placed: bool, size: int
+) -> None:
+    script = f"""
+        rule("a.txt", run=sh("echo >> {space.notes}; printf '%{size}s' precious > {{out}}"))
+        rule("b.txt", a="a.txt", run=sh("(cat {{a}}; echo; echo ONE) > {{out}}"))
+        """
+    space.write("script.py", script)
+    space.build()
+    store = space.root / ".git/labmake/store"
+    for path in [*store.glob("segments/*.seg"), *(p for p in store.glob("blobs/*/*") if p.is_file())]:
+        path.chmod(0o644)
+        path.write_bytes(path.read_bytes().replace(b" precious", b" damaged!"))
+    if not placed:
+        space.path("a.txt").unlink()
+    space.write("script.py", script.replace("ONE", "TWO"))
+    space.build()
+    assert space.read("b.txt").split() == ["precious", "TWO"]
+    assert space.ran == (["b.txt"] if placed else ["a.txt", "b.txt"])
+    space.build()
+    assert space.ran == []

@@ -247,7 +247,7 @@ class Build:
             return visit_source(self.services, self.options, match, fact)
         if self.services.rulebook.temps:
             self.services.undecided.add(match.node)
-        content = content or match.node in self._temps.goals
+        content = content or (bool(match.rule.options.get("temp")) and match.node in self._temps.goals)
         return visit(self.services, self.options, match, fact, content)
 
     def _remake(self, nodes: Sequence[str], task: Task) -> None:

@@ -117,17 +117,17 @@ def _input(services: Services, one: Input) -> Iterator[list[Any]]:
             yield [place, entry.digest, services.blobs.locate(entry.value), ""]
 
 
-def _there(target: str) -> list[int] | None:
+def _there(target: str) -> tuple[int, int, int] | None:
     """The stat of what lies in a target's place now, as a worker compares it before it places."""
     found = stat_of(target)
     if found is not None:
-        return list(found)
+        return found
     if not os.path.lexists(target):
         return None
     if os.path.isdir(target) and not os.path.islink(target):
-        return [-1, 0, 0]
+        return (-1, 0, 0)
     other = os.lstat(target)
-    return [other.st_size, other.st_mtime_ns, other.st_ino]
+    return (other.st_size, other.st_mtime_ns, other.st_ino)
 
 
 def failed_folder(services: Services, node: str) -> str:

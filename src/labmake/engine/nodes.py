@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import json
 import zlib
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import field, replace
 from typing import Any
 
@@ -29,7 +29,7 @@ from labmake.engine.plan import AfterRun, Answer, Context, Failed, ReadFailed, R
 from labmake.engine.questions import code_closure, content, environment_of, installed_key
 from labmake.engine.rulebook import Match
 from labmake.engine.services import Options, Services
-from labmake.engine.temps import gone
+from labmake.engine.temps import damaged, gone
 from labmake.errors import LabmakeError
 from labmake.executors.resources import Request
 from labmake.frozen import frozen
@@ -119,15 +119,20 @@ def _prepared(services: Services, match: Match) -> Asking:
     raise LabmakeError(f"a temporary input of {name} comes out differently each time", [("tries", TRIES)])
 
 
-def _content_is_there(services: Services, decided: Decided) -> Generator[Remake, Sequence[Result], bool]:
-    """Have the content of temporary inputs made again; False if it then is another one than was asked for."""
-    absent = gone(services, decided.groups)
+Look = Callable[[Services, Sequence[Group]], tuple[str, ...]]
+
+
+def _content_is_there(
+    services: Services, decided: Decided, missing: Look = gone
+) -> Generator[Remake, Sequence[Result], bool]:
+    """Have the content of inputs made again that is `missing`; False if it then is another one than was asked for."""
+    absent = missing(services, decided.groups)
     if not absent:
         return True
     for result in (yield Remake(absent)):
         if isinstance(result, Failed):
             raise NotAnswered(result)
-    return not gone(services, decided.groups)
+    return not missing(services, decided.groups)
 
 
 def answered(match: Match, asking_on: Asking) -> Asking:
@@ -218,6 +223,8 @@ def _still_there(services: Services, options: Options, fact: Fact, content: bool
     """A fact whose dependencies are unchanged: fresh, or restored where outputs are missing; None if the store has not
     got them. What is temporary and was removed is missing only if its `content` is wanted."""
     wanted = {path: placed[0] for path, placed in fact.outputs.items()}
+    if content and not is_absent(fact) and not places.taken_in(services, fact):
+        return None
     missing = list(wanted) if content and is_absent(fact) else places.touched(services, fact)
     if not missing:
         return Made(wanted, "fresh", fact)
@@ -341,7 +348,7 @@ def _from_store_or_run(
     content: bool,
 ) -> Asking:
     """Restore an action's outputs, or run it; None if it has to be decided again because a source changed."""
-    action, tried = decided.action, 0
+    action, tried, mended = decided.action, 0, False
     supersedes = forced or decided.options.get("cache") is False
     while True:
         before = services.ran.get(action.digest)  # by another node of the same action
@@ -380,6 +387,13 @@ def _from_store_or_run(
         if answer["why"] == "changed":
             services.sources_changed([one.origin for one in action.inputs if one.origin])
             return None
+        if answer["why"] == "disk" and not mended:  # perhaps an input's blob was damaged, which reading it shows
+            mended = True
+            located = [services.blobs.locate(one.digest) for one in action.inputs if not one.origin]
+            if not (yield from _content_is_there(services, decided, damaged)):
+                return None
+            if located != [services.blobs.locate(one.digest) for one in action.inputs if not one.origin]:
+                continue
         tried += 1
         passing = may_pass(answer)
         if passing and tried <= granted.get("retries", 0):

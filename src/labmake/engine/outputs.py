@@ -83,6 +83,21 @@ def touched(services: Services, fact: Fact) -> list[str]:
     return [path for path, placed in fact.outputs.items() if not as_placed(services.absolute(path), placed)]
 
 
+def taken_in(services: Services, fact: Fact) -> bool:
+    """Whether the store has the content of a fact's targets; what it lost is taken from files that lie as placed."""
+    for path, placed in fact.outputs.items():
+        if services.blobs.is_sound(placed[0]):
+            continue
+        place = services.absolute(path)
+        if is_folder(placed[0]) or not as_placed(place, placed):
+            return False
+        try:
+            services.blobs.put_copy(place, placed[0])
+        except (OSError, FileChanged):
+            return False
+    return True
+
+
 def as_placed(path: str, placed: Placed) -> bool:
     """Whether the file or folder at `path` has the stats with which it was placed."""
     recorded = placed[1]

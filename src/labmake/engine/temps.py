@@ -90,6 +90,20 @@ class Temps:
         return [node for node in found if node in self._used and node not in self.goals | self._held]
 
 
+def damaged(services: Services, groups: Iterable[Iterable[tuple[Key, Any]]]) -> tuple[str, ...]:
+    """The nodes among what a node asked for whose content the store no longer has in one piece: all of it is read.
+
+    What a source or a slice has brought is not made again by a step, so it is not among them.
+    """
+    found: dict[str, None] = {}
+    for key, digest in (pair for group in groups for pair in group):
+        if key.startswith(f"{GENERATED}/") and split_slice(key) is None and digest != "failed":
+            match = services.rulebook.find(key)
+            if not match.rule.address and not services.blobs.is_sound(digest):
+                found[match.node] = None
+    return tuple(found)
+
+
 def gone(services: Services, groups: Iterable[Iterable[tuple[Key, Any]]]) -> tuple[str, ...]:
     """The nodes of temporary targets among what a node asked for whose content is not in the store."""
     if not services.rulebook.temps:
